@@ -1,0 +1,1 @@
+"""Replay buffers: storage and sampling for all seeds at once."""

@@ -1,0 +1,34 @@
+"""How much memory a replay buffer may take."""
+
+from pathlib import Path
+
+import psutil
+import torch
+
+_CGROUP_FILES = (  # (limit, in use): version 2, then version 1
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+    ),
+)
+
+
+def available_bytes(device: torch.device) -> int:
+    """Free bytes on the device; for the host, within the limit of this process's container."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    available = psutil.virtual_memory().available
+    for limit, usage in _CGROUP_FILES:
+        if Path(limit).is_file() and (text := Path(limit).read_text().strip()).isdigit():
+            available = min(available, int(text) - int(Path(usage).read_text()))
+    return available
+
+
+def human(n_bytes: float) -> str:
+    """'3.1 MB'."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.3g} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:,.3g} TB"

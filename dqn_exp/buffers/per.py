@@ -1,0 +1,90 @@
+"""Prioritised experience replay, proportional. Schaul et al. 2016, https://arxiv.org/abs/1511.05952.
+
+Deviation: none known; where Algorithm 1 leaves open over what the largest weight is taken, it is taken
+over the minibatch.
+"""
+
+import torch
+from torch import Tensor
+
+from dqn_exp import rng, schedules
+from dqn_exp.buffers.ring import Ring
+from dqn_exp.buffers.sum_tree import SumTree
+from dqn_exp.registry import register
+from dqn_exp.types import Agent, Batch, Context, Transition
+
+
+@register("buffer", "per")
+class PrioritizedBuffer:
+    """Transitions drawn with probability proportional to (|TD| + epsilon)^alpha.
+
+    A new transition gets the largest priority so far of its seed. The importance exponent beta goes
+    linearly from `beta_start` to `beta_end` at the last gradient step.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        agent: Agent,
+        *,
+        capacity: int,
+        alpha: float,
+        beta_start: float,
+        beta_end: float,
+        epsilon: float,
+    ):
+        S, device = context.n_seeds, context.device
+        self._ring = Ring(context, agent, capacity, SumTree.n_bytes(S, capacity, device))
+        self._tree = SumTree(S, capacity, device)
+        self._max_priority = torch.ones(S, 1, dtype=self._tree.dtype, device=device)
+        self._envs = torch.arange(context.n_envs, device=device).expand(S, -1)
+        self._draws = rng.Blocks(rng.uniform, context.seeds, "replay")
+        self._alpha, self._epsilon = alpha, epsilon
+        self._beta_schedule = (beta_start, beta_end, max(1, context.total_updates))
+        self._beta = beta_start
+        self._weight = torch.ones(S, 1, dtype=context.dtype, device=device)
+        self.n_bytes = self._ring.n_bytes
+
+    def __len__(self) -> int:
+        """Transitions stored per seed."""
+        return len(self._ring)
+
+    def add(self, transition: Transition) -> None:
+        """Store a transition [S, N] at its seed's largest priority so far (Algorithm 1, line 6)."""
+        index = self._ring.add(transition) + self._envs
+        self._tree.update(index, self._max_priority.expand_as(index))
+
+    def sample(self, batch_size: int, step: int) -> Batch:
+        """A minibatch [S, B], keyed by the gradient step `step`.
+
+        One transition is drawn from each of B equal shares of the priority mass. The weights are
+        (size * P(i))^-beta over their largest in the minibatch (sec. 3.4).
+        """
+        share = self._tree.total().unsqueeze(1) / batch_size
+        stratum = torch.arange(batch_size, device=share.device)
+        index = self._tree.find((stratum + self._draws(step, (batch_size,))) * share)
+        priority = self._tree.leaves.gather(1, index)
+        self._beta = schedules.linear(step, *self._beta_schedule)
+        # size and total are the same for all of a seed, so they cancel in the division.
+        weight = (priority.amin(1, keepdim=True) / priority) ** self._beta
+        self._weight = weight.to(self._weight.dtype)
+        return self._ring.gather(index, self._weight)
+
+    def update_priorities(self, index: Tensor, td_abs: Tensor) -> None:
+        """Set the priorities of transitions [S, B] from their |TD| [S, B]."""
+        priority = (td_abs.to(self._tree.dtype) + self._epsilon) ** self._alpha
+        self._tree.update(index, priority)
+        largest = priority.amax(1, keepdim=True)
+        self._max_priority = torch.maximum(self._max_priority, largest)
+
+    def metrics(self) -> dict[str, Tensor]:
+        """`buffer/size`, `buffer/beta`, and `buffer/effective_sample_size`, each [S].
+
+        The last is (sum w)^2 / sum w^2 over the newest minibatch, in [1, B].
+        """
+        S, weight = len(self._weight), self._weight
+        return {
+            "buffer/size": torch.full((S,), float(len(self))),
+            "buffer/beta": torch.full((S,), self._beta),
+            "buffer/effective_sample_size": weight.sum(1).square() / weight.square().sum(1),
+        }

@@ -1,0 +1,96 @@
+"""Storage of transitions, and the n-step windows read from it.
+
+Letters: S seeds, N envs per seed, T capacity in time steps, B batch. Slot t * N + e of a seed holds the
+transition of env e at time t; all seeds share one write head, because they step together.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from dqn_exp import td
+from dqn_exp.buffers.memory import available_bytes, human
+from dqn_exp.registry import ConfigError
+from dqn_exp.types import Agent, Batch, Context, Transition
+
+
+class Ring:
+    """The newest `capacity` transitions of each seed, preallocated on the device.
+
+    Args:
+        capacity: transitions per seed; a multiple of N.
+        extra_bytes: what the buffer will allocate beside the ring.
+
+    Raises:
+        ConfigError: the bytes needed exceed those available; nothing has been allocated then.
+    """
+
+    def __init__(self, context: Context, agent: Agent, capacity: int, extra_bytes: int = 0):
+        S, N = context.n_seeds, context.n_envs
+        self.capacity = capacity
+        self._n_envs, self._time = N, capacity // N
+        self._gamma = agent.gamma
+        fields = {
+            "obs": (context.spec.obs_shape, context.spec.obs_dtype),
+            "action": ((), torch.int64),
+            "reward": ((), context.dtype),
+            "next_obs": (context.spec.obs_shape, context.spec.obs_dtype),
+            "terminated": ((), torch.bool),
+            "truncated": ((), torch.bool),
+        }
+        slot_bytes = sum(math.prod(shape) * dtype.itemsize for shape, dtype in fields.values())
+        self.n_bytes = S * capacity * slot_bytes + extra_bytes
+        available = available_bytes(context.device)
+        if self.n_bytes > available:
+            raise ConfigError(
+                [
+                    f"buffer.capacity={capacity}: {S} seed(s) need {human(self.n_bytes)}, "
+                    f"but {human(available)} are available on {context.device}"
+                ]
+            )
+        # Filled with zeros for real: memory is committed now, not page by page hours later.
+        self._data = {
+            name: torch.empty(S, self._time, N, *shape, dtype=dtype, device=context.device).zero_()
+            for name, (shape, dtype) in fields.items()
+        }
+        self._flat = {name: data.flatten(0, 2) for name, data in self._data.items()}
+        self._row = torch.arange(S, device=context.device)[:, None, None] * capacity
+        self._steps = torch.arange(agent.n_step, device=context.device)
+        self._head = 0  # time written next
+        self._filled = 0  # times in use
+
+    def __len__(self) -> int:
+        """Transitions stored per seed."""
+        return self._filled * self._n_envs
+
+    def add(self, transition: Transition) -> int:
+        """Store a transition [S, N], over the oldest once the ring is full; returns its first slot."""
+        for data, value in zip(self._data.values(), transition, strict=True):
+            data[:, self._head] = value
+        slot = self._head * self._n_envs
+        self._head = (self._head + 1) % self._time
+        self._filled = min(self._filled + 1, self._time)
+        return slot
+
+    def gather(self, index: Tensor, weight: Tensor) -> Batch:
+        """The n-step transitions that start at slots [S, B], with their weights [S, B].
+
+        A window ends early at its episode's end and at the newest transition of its env.
+        """
+        flat, steps = self._flat, self._steps
+        slots = (index.unsqueeze(-1) + steps * self._n_envs) % self.capacity + self._row
+        to_newest = (self._head - 1 - index // self._n_envs) % self._time
+        terminated = flat["terminated"][slots]
+        stop = terminated | flat["truncated"][slots] | (steps >= to_newest.unsqueeze(-1))
+        reward, discount, last = td.n_step(flat["reward"][slots], terminated, stop, self._gamma)
+        first, final = slots[..., 0], td.select(slots, last)
+        return Batch(
+            obs=flat["obs"][first],
+            action=flat["action"][first],
+            reward=reward,
+            discount=discount,
+            next_obs=flat["next_obs"][final],
+            weight=weight,
+            index=index,
+        )

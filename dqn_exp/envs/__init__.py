@@ -1,0 +1,1 @@
+"""Environments for all seeds at once."""

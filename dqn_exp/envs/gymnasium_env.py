@@ -1,0 +1,161 @@
+"""Any Gymnasium environment with discrete actions, through Gymnasium's own vector API.
+
+Every episode starts from a seed drawn from (seed value, env index, episode number), so the course of
+an env depends on nothing else, whatever the number of seeds or their order.
+Letters: S seeds, N envs per seed.
+"""
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import DtypeObservation, FlattenObservation, RecordEpisodeStatistics
+from torch import Tensor
+
+from dqn_exp import registry, rng
+from dqn_exp.registry import ConfigError, register
+from dqn_exp.types import Episode, Spec, Transition
+
+EPISODE_BLOCK = 256  # episode seeds drawn at once
+
+
+@register("env", "gymnasium")
+class GymnasiumEnv:
+    """S * N environments in lockstep in this process.
+
+    Args:
+        seeds: [S] int64 seed values, on the device that observations should be on.
+        stream: name of the random stream that starts episodes ("train", "eval").
+
+    Raises:
+        ConfigError: unknown id, or spaces other than Discrete actions and Box or Discrete observations.
+    """
+
+    def __init__(
+        self,
+        seeds: Tensor,
+        stream: str,
+        *,
+        id: str,
+        n: int,
+        max_episode_steps: int | None,
+        kwargs: dict,
+        wrappers: list[dict],
+    ):
+        if max_episode_steps is not None:
+            kwargs = {"max_episode_steps": max_episode_steps, **kwargs}
+        self._seeds, self._stream = seeds.cpu(), f"env/{stream}"
+        self._device = seeds.device
+        self._shape = (len(seeds), n)
+        # Built before the vector env, so that what is wrong with the id or spaces is said plainly.
+        self.spec, self._first_action = _spec(id, kwargs, wrappers)
+        self._envs = SyncVectorEnv(
+            [lambda: _make(id, kwargs, wrappers)] * (len(seeds) * n),
+            copy=False,  # observations are copied to the device anyway
+            autoreset_mode=AutoresetMode.DISABLED,
+        )
+        self.episodes: list[Episode] = []
+        self.episode_counts = torch.zeros(len(seeds), dtype=torch.int64)
+        self._steps = 0  # of each env since reset
+
+    def reset(self, first_episode: int = 0) -> Tensor:
+        """First observations [S, N, *obs] of the episodes numbered from `first_episode`."""
+        self._first_episode = first_episode
+        self._episode = np.zeros(self._shape[0] * self._shape[1], dtype=np.int64)  # of each env
+        self._episode_seeds = self._draw_episode_seeds(0)
+        self.episodes.clear()
+        self.episode_counts.zero_()
+        self._steps = 0
+        obs, _ = self._envs.reset(seed=self._episode_seeds[0].tolist())
+        return self._to_device(obs)
+
+    def step(self, action: Tensor) -> tuple[Transition, Tensor]:
+        """Act with int64 [S, N]; finished episodes are recorded and their envs reset."""
+        obs = self._obs
+        actions = action.reshape(-1).cpu().numpy() + self._first_action
+        next_obs, reward, terminated, truncated, info = self._envs.step(actions)
+        self._steps += 1
+        transition = Transition(
+            obs,
+            action,
+            torch.as_tensor(reward, device=self._device).view(self._shape),
+            self._to_device(next_obs),
+            torch.as_tensor(terminated, device=self._device).view(self._shape),
+            torch.as_tensor(truncated, device=self._device).view(self._shape),
+        )
+        done = terminated | truncated
+        if done.any():
+            self._finish_episodes(done, info["episode"])
+            next_obs, _ = self._envs.reset(
+                seed=self._next_episode_seeds(done), options={"reset_mask": done}
+            )
+            self._to_device(next_obs)
+        return transition, self._obs
+
+    def close(self) -> None:
+        """Close the environments."""
+        self._envs.close()
+
+    def _to_device(self, obs: np.ndarray) -> Tensor:
+        self._obs = torch.tensor(obs, device=self._device).unflatten(0, self._shape)
+        return self._obs
+
+    def _finish_episodes(self, done: np.ndarray, statistics: dict) -> None:
+        n_envs = self._shape[1]
+        for env in np.flatnonzero(done):
+            seed, env_index = divmod(int(env), n_envs)
+            self.episodes.append(
+                Episode(
+                    seed,
+                    env_index,
+                    number=int(self.episode_counts[seed]),
+                    step=self._steps * n_envs,
+                    reward_sum=float(statistics["r"][env]),
+                    length=int(statistics["l"][env]),
+                )
+            )
+            self.episode_counts[seed] += 1
+
+    def _next_episode_seeds(self, done: np.ndarray) -> list[int]:
+        self._episode += done
+        if self._episode.max() >= len(self._episode_seeds):
+            more = self._draw_episode_seeds(len(self._episode_seeds))
+            self._episode_seeds = np.concatenate([self._episode_seeds, more])
+        return self._episode_seeds[self._episode, np.arange(len(done))].tolist()
+
+    def _draw_episode_seeds(self, start: int) -> np.ndarray:
+        """Reset seeds [EPISODE_BLOCK, S * N] of each env's episodes from number `start`."""
+        episodes = torch.arange(start, start + EPISODE_BLOCK) + self._first_episode
+        draws = rng.integers(self._seeds, self._stream, episodes, self._shape[1:], 2**31)
+        return draws.flatten(1).numpy()
+
+
+def _make(id: str, kwargs: dict, wrappers: list[dict]) -> gymnasium.Env:
+    """One env: raw returns recorded innermost, discrete observations one-hot in uint8."""
+    env = RecordEpisodeStatistics(gymnasium.make(id, **kwargs))
+    for node in wrappers:
+        env = registry.build("wrapper", node, env)
+    if isinstance(env.observation_space, spaces.Discrete):
+        env = DtypeObservation(FlattenObservation(env), np.uint8)
+    return env
+
+
+def _spec(id: str, kwargs: dict, wrappers: list[dict]) -> tuple[Spec, int]:
+    """What the env looks like, and the number of its first action."""
+    try:
+        env = _make(id, kwargs, wrappers)
+    except (gymnasium.error.Error, TypeError) as error:
+        raise ConfigError([f"env.id={id}: {error}"]) from error
+    observations, actions = env.observation_space, env.action_space
+    env.close()
+    if env.spec is None or env.spec.max_episode_steps is None:
+        raise ConfigError([f"env.id={id}: has no time limit; set env.max_episode_steps"])
+    if not isinstance(actions, spaces.Discrete):
+        raise ConfigError([f"env.id={id}: actions are {actions}; the DQN family needs Discrete"])
+    if not isinstance(observations, spaces.Box):
+        raise ConfigError(
+            [f"env.id={id}: observations are {observations}; supported are Box and Discrete"]
+        )
+    dtype = torch.from_numpy(np.empty(0, observations.dtype)).dtype
+    return Spec(observations.shape, dtype, int(actions.n)), int(actions.start)

@@ -1,0 +1,220 @@
+"""From a checked config to a finished run: builds all parts, trains, and writes the summary."""
+
+import json
+import logging
+import platform
+import shlex
+import subprocess
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dqn_exp import optim, registry
+from dqn_exp.buffers.memory import human
+from dqn_exp.evaluation import Evaluation, confidence_interval, interquartile_mean
+from dqn_exp.learner import Learner
+from dqn_exp.registry import ConfigError
+from dqn_exp.tracking import Tracker
+from dqn_exp.trainer import Trainer
+from dqn_exp.types import Context
+
+for package in ("agents", "nets", "buffers", "envs"):
+    registry.discover(f"dqn_exp.{package}")
+
+log = logging.getLogger(__name__)
+
+LIBRARIES = ("dqn-exp", "torch", "gymnasium", "numpy", "hydra-core", "tensorboard")
+
+
+def resolve_device(name: str) -> torch.device:
+    """The torch device that the config key `device` names; "auto" is cuda where there is one.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    visible = ["cpu"]
+    if torch.cuda.is_available():
+        visible += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        visible.append("mps")
+    if name == "auto":
+        return torch.device("cuda" if "cuda" in visible else "cpu")
+    if name not in visible:
+        raise ConfigError([f"device={name}: must be auto or one of those here: {', '.join(visible)}"])
+    return torch.device(name)
+
+
+class Experiment:
+    """One run: S seeds in lockstep.
+
+    Args:
+        config: checked, as plain dicts and lists.
+        run_dir: the run folder.
+        progress: show a progress bar on a terminal.
+        dtype: of parameters and values; float64 is for tests.
+
+    Raises:
+        ConfigError: the parts do not fit together, or not into memory; nothing has been written.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        run_dir: Path,
+        progress: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ):
+        torch.set_num_threads(config["threads"])
+        device = resolve_device(config["device"])
+        train, rounds = config["train"], config["eval"]
+        self.config, self.run_dir, self.progress = config, run_dir, progress
+        self.seeds = list(range(config["seed"], config["seed"] + config["seeds"]))
+        seeds = torch.tensor(self.seeds, dtype=torch.int64, device=device)
+
+        self.env = registry.build("env", config["env"], seeds, "train")
+        eval_node = {**config["env"], "n": rounds["episodes"]}
+        self.eval_env = registry.build("env", eval_node, seeds, "eval")
+        first = train["learning_starts"] - 1
+        times = config["total_steps"] // train["every"] - first // train["every"]
+        self.context = Context(
+            seeds=seeds,
+            n_envs=config["env"]["n"],
+            spec=self.env.spec,
+            device=device,
+            dtype=dtype,
+            total_steps=config["total_steps"],
+            total_updates=times * train["updates"],
+        )
+        self.agent = registry.build("agent", config["agent"])
+        try:
+            self.net = registry.build("net", config["net"], self.context)
+        except ValueError as error:
+            raise ConfigError([f"net={config['net']['name']}: {error}"]) from error
+        self.buffer = registry.build("buffer", config["buffer"], self.context, self.agent)
+        self.learner = Learner(
+            self.context,
+            self.net,
+            self.agent,
+            registry.build("optim", config["optim"], self.context),
+        )
+        self.exploration = registry.build("exploration", config["exploration"], self.context)
+
+    def run(self) -> float:
+        """Train, evaluate, write everything into the run folder; returns the objective.
+
+        The objective is the interquartile mean over seeds of the final greedy evaluation.
+        """
+        log.info(self.describe())
+        began = time.perf_counter()
+        summary = {
+            "status": "running",
+            "objective": None,
+            "seeds": self.seeds,
+            "final_returns": None,
+            "steps_per_second": None,
+            "versions": {"python": platform.python_version()} | {p: version(p) for p in LIBRARIES},
+            "git_revision": _git_revision(),
+            "device": str(self.context.device),
+            "wall_seconds": None,
+        }
+        self._write(summary)
+        tracker = Tracker(self.run_dir, self.seeds, _flatten(self.config))
+        try:
+            trainer = self._trainer(tracker)
+            final = trainer.run()
+        except BaseException as error:
+            # Here, because a parallel launcher loses the traceback on its way to the parent process.
+            log.exception("run failed")
+            self._write(summary | {"status": "failed", "error": repr(error)})
+            tracker.close(succeeded=False)
+            raise
+        tracker.close(succeeded=True)
+        scores = final.returns.mean(1)
+        summary |= {
+            "status": "finished",
+            "objective": float(interquartile_mean(scores)),
+            "objective_ci95": confidence_interval(scores),
+            "final_returns": scores.tolist(),
+            "steps_per_second": self.context.total_steps * len(self.seeds) / trainer.seconds,
+            "train_seconds": trainer.seconds,
+            "wall_seconds": time.perf_counter() - began,
+        }
+        self._write(summary)
+        log.info(_report(summary, final))
+        self.env.close()
+        self.eval_env.close()
+        return summary["objective"]
+
+    def describe(self) -> str:
+        """One line: what is about to run, and how to watch it."""
+        return (
+            f"{self.config['env']['id']} | {self.net.n_params:,} parameters x "
+            f"{len(self.seeds)} seed(s) | {self.context.device} | replay "
+            f"{human(self.buffer.n_bytes)} | {self.run_dir} | "
+            f"tensorboard --logdir {shlex.quote(str(self.run_dir))}"
+        )
+
+    def _trainer(self, tracker: Tracker) -> Trainer:
+        train, rounds = self.config["train"], self.config["eval"]
+        return Trainer(
+            context=self.context,
+            env=self.env,
+            eval_env=self.eval_env,
+            buffer=self.buffer,
+            agent=self.agent,
+            learner=self.learner,
+            exploration=self.exploration,
+            tracker=tracker,
+            batch_size=train["batch_size"],
+            learning_starts=train["learning_starts"],
+            train_every=train["every"],
+            updates=train["updates"],
+            eval_every=rounds["every"],
+            final_rounds=rounds["final_episodes"] // rounds["episodes"],
+            log_every=self.config["log"]["every"],
+            progress=self.progress,
+        )
+
+    def _write(self, summary: Mapping[str, Any]) -> None:
+        (self.run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+
+
+def _flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys of a config to plain scalars, for the HPARAMS tab."""
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value if isinstance(value, bool | int | float | str) else str(value)
+    return flat
+
+
+def _report(summary: Mapping[str, Any], final: Evaluation) -> str:
+    """The block at the end of a run."""
+    lines = [f"final greedy evaluation, {final.returns.shape[1]} episodes per seed:"]
+    for seed, returns in zip(summary["seeds"], final.returns, strict=True):
+        mean, std = returns.mean(), returns.std()
+        lines.append(f"  seed {seed:<4} {mean:8.1f} +- {std:.1f}  worst {returns.min():.1f}")
+    interval = summary["objective_ci95"]
+    ci = f"95 % CI [{interval[0]:.1f}, {interval[1]:.1f}]" if interval else "one seed: no interval"
+    lines.append(f"  IQM {summary['objective']:.1f}, {ci}")
+    lines.append(
+        f"  {summary['steps_per_second']:,.0f} env steps/s over all seeds, "
+        f"{summary['train_seconds']:.1f} s training, {summary['wall_seconds']:.1f} s in all"
+    )
+    return "\n".join(lines)
+
+
+def _git_revision() -> str | None:
+    """The commit of the code that runs; None outside a repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

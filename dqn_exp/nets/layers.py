@@ -1,0 +1,107 @@
+"""Seed-batched layers over one parameter matrix.
+
+All parameters of all seeds are one matrix [S, P]. A network lays its layers out in it once; a forward
+pass splits the matrix into views (whose backward is a single concatenation, so the gradient is one
+[S, P] matrix too) and multiplies with the seed as the batch dimension of `baddbmm`.
+Letters: S seeds, B batch, P parameters.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dqn_exp import rng
+
+ACTIVATIONS = {
+    "relu": F.relu,
+    "tanh": torch.tanh,
+    "elu": F.elu,
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "leaky_relu": F.leaky_relu,
+}
+
+
+class Layout:
+    """Where each tensor of a network lies in a row of the parameter matrix."""
+
+    def __init__(self) -> None:
+        self._shapes: list[tuple[int, ...]] = []
+        self._bounds: list[float] = []
+
+    def add(self, shape: tuple[int, ...], bound: float) -> int:
+        """Reserve a tensor, initialised uniformly in [-bound, bound); returns its number."""
+        self._shapes.append(shape)
+        self._bounds.append(bound)
+        return len(self._shapes) - 1
+
+    @property
+    def sizes(self) -> list[int]:
+        """Elements of each tensor; their sum is P."""
+        return [math.prod(shape) for shape in self._shapes]
+
+    def init(self, seeds: Tensor) -> Tensor:
+        """Fresh parameters, float32 [S, P]: tensor i of a seed is keyed by (seed, "init", i)."""
+        chunks = [
+            (2.0 * rng.uniform(seeds, "init", i, (size,)) - 1.0) * bound
+            for i, (size, bound) in enumerate(zip(self.sizes, self._bounds, strict=True))
+        ]
+        return torch.cat(chunks, dim=1)
+
+    def views(self, params: Tensor) -> list[Tensor]:
+        """Views [S, *shape] of parameters [S, P], in order of their numbers."""
+        chunks = params.split(self.sizes, dim=1)
+        return [
+            chunk.unflatten(1, shape) for chunk, shape in zip(chunks, self._shapes, strict=True)
+        ]
+
+
+class Linear:
+    """y = x W + b for every seed, drawn like torch.nn.Linear: U(-1/sqrt(in), 1/sqrt(in))."""
+
+    def __init__(self, layout: Layout, n_in: int, n_out: int):
+        bound = 1.0 / math.sqrt(n_in)
+        self._weight = layout.add((n_in, n_out), bound)
+        self._bias = layout.add((1, n_out), bound)
+
+    def __call__(self, views: list[Tensor], x: Tensor) -> Tensor:
+        """[S, B, in] -> [S, B, out]."""
+        return torch.baddbmm(views[self._bias], x, views[self._weight])
+
+
+class Stack:
+    """Linear layers with an activation after each but, unless `activate_last`, the last."""
+
+    def __init__(
+        self, layout: Layout, widths: list[int], activation: str, activate_last: bool = False
+    ):
+        self._layers = [
+            Linear(layout, n_in, n_out)
+            for n_in, n_out in zip(widths[:-1], widths[1:], strict=True)
+        ]
+        self._activation = ACTIVATIONS[activation]
+        self._activated = len(self._layers) - (0 if activate_last else 1)
+
+    def __call__(self, views: list[Tensor], x: Tensor) -> Tensor:
+        """[S, B, widths[0]] -> [S, B, widths[-1]]."""
+        for i, layer in enumerate(self._layers):
+            x = layer(views, x)
+            if i < self._activated:
+                x = self._activation(x)
+        return x
+
+
+def vector_features(obs_shape: tuple[int, ...]) -> int:
+    """D of a vector observation.
+
+    Raises:
+        ValueError: the observation is no vector.
+    """
+    if len(obs_shape) != 1:
+        raise ValueError(
+            f"observations of shape {obs_shape}: this net takes vectors [D]; "
+            "flatten them in the env, or choose a net for images"
+        )
+    return obs_shape[0]

@@ -1,0 +1,204 @@
+"""Gradient clipping and first-order optimizers on one parameter matrix [S, P].
+
+The update rules are those of torch.optim (a test holds them equal), written on the whole matrix with
+a learning rate that may differ by seed: one call serves all seeds, and no seed touches another.
+Letters: S seeds, P parameters.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dqn_exp import schedules
+from dqn_exp.registry import register
+from dqn_exp.types import Context
+
+
+class Clip:
+    """Gradient clipping: by "value" of each element, by global "norm" of each seed, or "none"."""
+
+    def __init__(self, kind: str, max: float):
+        self._kind = kind
+        self._max = max
+
+    def __call__(self, grad: Tensor) -> Tensor:
+        """Clip [S, P] in place; returns each seed's norm [S] before clipping."""
+        norm = torch.linalg.vector_norm(grad, dim=1)
+        if self._kind == "norm":
+            grad.mul_((self._max / (norm + 1e-6)).clamp(max=1.0).unsqueeze(1))
+        elif self._kind == "value":
+            grad.clamp_(-self._max, self._max)
+        return norm
+
+
+class Rule(Protocol):
+    """How a gradient moves the parameters, given state matrices."""
+
+    n_states: int  # state matrices [S, P], zero at first
+
+    def __call__(
+        self, params: Tensor, grad: Tensor, states: list[Tensor], lr: float | Tensor, step: int
+    ) -> None:
+        """Update params and states [S, P] in place; `lr` a float or [S, 1]; `step` counts from 1."""
+        ...
+
+
+class Adam:
+    """Kingma & Ba 2015; `amsgrad` Reddi et al. 2018; weight decay decoupled or added to the gradient."""
+
+    def __init__(
+        self, betas: list[float], eps: float, weight_decay: float, amsgrad: bool, decoupled: bool
+    ):
+        self.beta1, self.beta2 = betas
+        self.eps = eps
+        self.weight_decay = weight_decay
+        self.amsgrad = amsgrad
+        self.decoupled = decoupled
+        self.n_states = 3 if amsgrad else 2
+
+    def __call__(
+        self, params: Tensor, grad: Tensor, states: list[Tensor], lr: float | Tensor, step: int
+    ) -> None:
+        mean, square, *largest = states
+        if self.weight_decay and self.decoupled:
+            params.mul_(1.0 - lr * self.weight_decay)
+        elif self.weight_decay:
+            grad = grad + self.weight_decay * params
+        mean.lerp_(grad, 1.0 - self.beta1)
+        square.mul_(self.beta2).addcmul_(grad, grad, value=1.0 - self.beta2)
+        if self.amsgrad:
+            square = torch.maximum(largest[0], square, out=largest[0])
+        bias1, bias2 = 1.0 - self.beta1**step, 1.0 - self.beta2**step
+        denominator = square.sqrt().mul_(bias2**-0.5).add_(self.eps)
+        params.sub_(torch.div(mean, denominator, out=denominator).mul_(lr / bias1))
+
+
+class RMSprop:
+    """Hinton 2012, uncentred; `momentum` as in torch.optim.RMSprop."""
+
+    def __init__(self, alpha: float, eps: float, weight_decay: float, momentum: float):
+        self.alpha = alpha
+        self.eps = eps
+        self.weight_decay = weight_decay
+        self.momentum = momentum
+        self.n_states = 2
+
+    def __call__(
+        self, params: Tensor, grad: Tensor, states: list[Tensor], lr: float | Tensor, step: int
+    ) -> None:
+        square, velocity = states
+        if self.weight_decay:
+            grad = grad + self.weight_decay * params
+        square.mul_(self.alpha).addcmul_(grad, grad, value=1.0 - self.alpha)
+        velocity.mul_(self.momentum).addcdiv_(grad, square.sqrt().add_(self.eps))
+        params.sub_(lr * velocity)
+
+
+class SGD:
+    """Stochastic gradient descent with `momentum` as in torch.optim.SGD."""
+
+    def __init__(self, weight_decay: float, momentum: float):
+        self.weight_decay = weight_decay
+        self.momentum = momentum
+        self.n_states = 1
+
+    def __call__(
+        self, params: Tensor, grad: Tensor, states: list[Tensor], lr: float | Tensor, step: int
+    ) -> None:
+        (velocity,) = states
+        if self.weight_decay:
+            grad = grad + self.weight_decay * params
+        velocity.mul_(self.momentum).add_(grad)
+        params.sub_(lr * velocity)
+
+
+class Optimizer:
+    """Clip, then apply a rule at the learning rate of the step."""
+
+    def __init__(self, context: Context, rule: Rule, lr: float, anneal: bool, clip: dict):
+        self._rule = rule
+        self._lr = lr
+        self._anneal_steps = context.total_steps if anneal else None
+        self._clip = Clip(**clip)
+        self._states: list[Tensor] = []
+        self._updates = 0
+
+    def lr(self, env_step: int) -> float:
+        """The learning rate at an env step: constant, or annealed linearly to 0 at the last one."""
+        if self._anneal_steps is None:
+            return self._lr
+        return schedules.linear(env_step, self._lr, 0.0, self._anneal_steps)
+
+    def step(self, params: Tensor, grad: Tensor, lr: float | Tensor) -> Tensor:
+        """Update params [S, P] in place with grad [S, P]; returns gradient norms [S] before clipping.
+
+        Args:
+            params: [S, P].
+            grad: [S, P], clipped in place.
+            lr: learning rate, of all seeds or [S, 1].
+        """
+        if not self._states:
+            self._states = [torch.zeros_like(params) for _ in range(self._rule.n_states)]
+        norm = self._clip(grad)
+        self._updates += 1
+        self._rule(params, grad, self._states, lr, self._updates)
+        return norm
+
+
+@register("optim", "adamw")
+def adamw(
+    context: Context,
+    *,
+    lr: float,
+    betas: list[float],
+    eps: float,
+    weight_decay: float,
+    amsgrad: bool,
+    anneal: bool,
+    clip: dict,
+) -> Optimizer:
+    """Adam with decoupled weight decay. Loshchilov & Hutter 2019."""
+    rule = Adam(betas, eps, weight_decay, amsgrad, decoupled=True)
+    return Optimizer(context, rule, lr, anneal, clip)
+
+
+@register("optim", "adam")
+def adam(
+    context: Context,
+    *,
+    lr: float,
+    betas: list[float],
+    eps: float,
+    weight_decay: float,
+    amsgrad: bool,
+    anneal: bool,
+    clip: dict,
+) -> Optimizer:
+    """Adam; weight decay, if any, is added to the gradient."""
+    rule = Adam(betas, eps, weight_decay, amsgrad, decoupled=False)
+    return Optimizer(context, rule, lr, anneal, clip)
+
+
+@register("optim", "rmsprop")
+def rmsprop(
+    context: Context,
+    *,
+    lr: float,
+    alpha: float,
+    eps: float,
+    weight_decay: float,
+    momentum: float,
+    anneal: bool,
+    clip: dict,
+) -> Optimizer:
+    """RMSprop, the optimizer of Mnih et al. 2015 (there centred)."""
+    return Optimizer(context, RMSprop(alpha, eps, weight_decay, momentum), lr, anneal, clip)
+
+
+@register("optim", "sgd")
+def sgd(
+    context: Context, *, lr: float, weight_decay: float, momentum: float, anneal: bool, clip: dict
+) -> Optimizer:
+    """Stochastic gradient descent."""
+    return Optimizer(context, SGD(weight_decay, momentum), lr, anneal, clip)

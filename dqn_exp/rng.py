@@ -1,0 +1,117 @@
+"""Stateless random numbers: Philox4x32-10 on tensors.
+
+A draw is a pure function of (seed value, stream name, step): seed 7 draws the same numbers alone, as
+the third of eight, on CPU or GPU, before or after a resume. Nothing here holds or touches a generator.
+
+Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+Letters: S seeds, L steps drawn at once.
+"""
+
+import math
+import zlib
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+_MASK32 = 0xFFFFFFFF
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_ROUNDS = 10
+
+
+def philox(counter: tuple[Tensor, ...], key: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Philox4x32-10: four 32-bit words from a 128-bit counter and a 64-bit key.
+
+    Args:
+        counter: four int64 tensors holding 32-bit words, least significant first, of shapes that
+            broadcast with each other and with `key`.
+        key: two int64 tensors holding 32-bit words.
+
+    Returns:
+        Four int64 tensors of 32-bit words of the broadcast shape.
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(_ROUNDS):
+        # The int64 product wraps, but its 64 bits are the unsigned product's: mask after the shift.
+        low, high = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c0, c1, c2, c3 = (
+            (high >> 32 & _MASK32) ^ c1 ^ k0,
+            high & _MASK32,
+            (low >> 32 & _MASK32) ^ c3 ^ k1,
+            low & _MASK32,
+        )
+        k0, k1 = k0 + _WEYL[0] & _MASK32, k1 + _WEYL[1] & _MASK32
+    return c0, c1, c2, c3
+
+
+def bits(seeds: Tensor, stream: str, step: int | Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Random 32-bit words.
+
+    Args:
+        seeds: [S] int64 seed values, each >= 0.
+        stream: name of what the numbers are for; different names give independent numbers.
+        step: what the draw is keyed by (env steps, gradient steps, episodes), or [L] of them.
+        shape: of one seed's draw.
+
+    Returns:
+        int64 [S, *shape], or [L, S, *shape] if `step` is a tensor; values in [0, 2^32).
+    """
+    size = math.prod(shape)
+    block = torch.arange(-(-size // 4), device=seeds.device)
+    steps = torch.as_tensor(step, dtype=torch.int64, device=seeds.device)[..., None, None]
+    seed = seeds[:, None]
+    counter = (block, steps & _MASK32, steps >> 32 & _MASK32, seed >> 32 & _MASK32)
+    key = (seed & _MASK32, torch.tensor(zlib.crc32(stream.encode()), device=seeds.device))
+    words = torch.stack(philox(counter, key), dim=-1).flatten(-2)[..., :size]
+    return words.reshape(*words.shape[:-1], *shape)
+
+
+def uniform(seeds: Tensor, stream: str, step: int | Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Uniform float32 in [0, 1), multiples of 2^-24; arguments and shapes as `bits`."""
+    return (bits(seeds, stream, step, shape) >> 8).to(torch.float32) * 2.0**-24
+
+
+def integers(
+    seeds: Tensor, stream: str, step: int | Tensor, shape: tuple[int, ...], high: int
+) -> Tensor:
+    """Uniform int64 in [0, high), 1 <= high <= 2^31; otherwise as `bits`.
+
+    The bias of the multiply-shift method (Lemire 2019) is below high / 2^32.
+    """
+    return bits(seeds, stream, step, shape) * high >> 32
+
+
+def normal(seeds: Tensor, stream: str, step: int | Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal float32 by the Box-Muller transform; arguments and shapes as `bits`."""
+    pair = uniform(seeds, stream, step, (2, *shape))
+    radius, angle = pair.unbind(-1 - len(shape))
+    return (-2.0 * torch.log1p(-radius)).sqrt() * torch.cos(2.0 * math.pi * angle)
+
+
+class Blocks:
+    """The draws of consecutive steps, made many at a time so that one step's cost is an index.
+
+    `Blocks(uniform, seeds, stream)(step, shape)` equals `uniform(seeds, stream, step, shape)`.
+    """
+
+    WORDS = 1 << 15  # drawn at once: enough to spread the calls' cost, few enough to stay in cache
+
+    def __init__(self, draw: Callable[..., Tensor], seeds: Tensor, stream: str):
+        self._draw, self._seeds, self._stream = draw, seeds, stream
+        self._shape: tuple[int, ...] = ()
+        self._start = self._length = -1
+        self._values: tuple[Tensor, ...] = ()
+
+    def __call__(self, step: int, shape: tuple[int, ...]) -> Tensor:
+        """The draw [S, *shape] of `step`."""
+        if shape != self._shape:
+            self._length = max(1, self.WORDS // (len(self._seeds) * math.prod(shape)))
+            self._shape, self._start = shape, -1
+        start = step - step % self._length
+        if start != self._start:
+            steps = torch.arange(start, start + self._length, device=self._seeds.device)
+            self._values = self._draw(self._seeds, self._stream, steps, shape).unbind()
+            self._start = start
+        return self._values[step - start]

@@ -1,0 +1,68 @@
+"""Temporal-difference maths as pure functions on tensors [..., A] or [...]; no networks, no state."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def select(q: Tensor, action: Tensor) -> Tensor:
+    """Values [...] of the chosen actions: q [..., A] at int64 action [...]."""
+    return q.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+
+
+def q_learning_bootstrap(q_next: Tensor) -> Tensor:
+    """max_a Q(s', a): [..., A] -> [...]. Watkins 1989; Mnih et al. 2015 with the target network."""
+    return q_next.amax(-1)
+
+
+def double_q_bootstrap(q_next: Tensor, q_selector: Tensor) -> Tensor:
+    """Q(s', argmax_a Q_selector(s', a)): two [..., A] -> [...]. van Hasselt et al. 2016, eq. 4."""
+    return select(q_next, q_selector.argmax(-1))
+
+
+def target(reward: Tensor, discount: Tensor, bootstrap: Tensor) -> Tensor:
+    """The n-step TD target R + discount * bootstrap, all [...].
+
+    `discount` is gamma^n (1 - terminated), so termination, truncation and windows of any length need
+    no branches (Sutton & Barto 2018, sec. 7.1; Pardo et al. 2018 on time limits).
+    """
+    return reward + discount * bootstrap
+
+
+def huber(error: Tensor) -> Tensor:
+    """0.5 x^2 for |x| <= 1, else |x| - 0.5, elementwise. Huber 1964."""
+    return F.huber_loss(error, torch.zeros_like(error), reduction="none")
+
+
+def squared(error: Tensor) -> Tensor:
+    """x^2, elementwise."""
+    return error.square()
+
+
+LOSSES = {"huber": huber, "mse": squared}
+
+
+def n_step(
+    reward: Tensor, terminated: Tensor, stop: Tensor, gamma: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Discounted returns over windows that end early where they must.
+
+    Args:
+        reward: [..., n] rewards of n consecutive steps.
+        terminated: [..., n] bool, the step ended its episode in a terminal state.
+        stop: [..., n] bool, the window may not go past this step (an episode's end, the newest
+            transition stored). The last step of a window always stops it.
+        gamma: discount per step.
+
+    Returns:
+        return [...] = sum_{k <= m} gamma^k r_k, discount [...] = gamma^(m+1) (1 - terminated_m) and
+        m [...], the position of the last step used (Sutton & Barto 2018, eq. 7.1).
+    """
+    n = reward.shape[-1]
+    powers = gamma ** torch.arange(n + 1, device=reward.device, dtype=reward.dtype)
+    stops_before = stop.cumsum(-1) - stop.long()
+    used = stops_before == 0
+    last = used.sum(-1) - 1
+    returns = (reward * powers[:n] * used).sum(-1)
+    discount = powers[last + 1] * ~select(terminated, last)
+    return returns, discount, last

@@ -1,0 +1,164 @@
+"""The types all parts speak. Letters: S seeds, N envs per seed, B batch, A actions, P parameters."""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What an env looks like to the other parts."""
+
+    obs_shape: tuple[int, ...]  # of one observation
+    obs_dtype: torch.dtype  # as stored in replay
+    n_actions: int  # A
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every part is built with beside its own config node."""
+
+    seeds: Tensor  # [S] int64 seed values, on the device
+    n_envs: int  # N
+    spec: Spec
+    device: torch.device
+    dtype: torch.dtype  # of parameters, rewards and values
+    total_steps: int  # env steps per seed
+    total_updates: int  # gradient steps per seed
+
+    @property
+    def n_seeds(self) -> int:
+        """S."""
+        return len(self.seeds)
+
+
+class Transition(NamedTuple):
+    """One step of every env; leading dims [S, N]."""
+
+    obs: Tensor  # [S, N, *obs]
+    action: Tensor  # [S, N] int64
+    reward: Tensor  # [S, N]
+    next_obs: Tensor  # [S, N, *obs] the true successor, never an obs after a reset
+    terminated: Tensor  # [S, N] bool: a terminal state, nothing to bootstrap from
+    truncated: Tensor  # [S, N] bool: cut off (a time limit); the successor still has a value
+
+
+class Batch(NamedTuple):
+    """A minibatch of (n-step) transitions; leading dims [S, B]."""
+
+    obs: Tensor  # [S, B, *obs]
+    action: Tensor  # [S, B] int64
+    reward: Tensor  # [S, B] n-step return
+    discount: Tensor  # [S, B] gamma^n (1 - terminated) of the last step used
+    next_obs: Tensor  # [S, B, *obs] the state to bootstrap from
+    weight: Tensor  # [S, B] importance weights; ones for uniform sampling
+    index: Tensor  # [S, B] int64 where the transitions lie in the buffer
+
+
+class Loss(NamedTuple):
+    """What a learning rule makes of a batch; all [S, B]."""
+
+    loss: Tensor  # per sample, with gradient, before importance weights
+    td_error: Tensor  # target - estimate, detached
+    q: Tensor  # estimate Q(s, a), detached
+    target: Tensor  # detached
+
+
+class Episode(NamedTuple):
+    """A finished episode, in the env's own rewards (before any reward wrapper)."""
+
+    seed_index: int  # position in [0, S)
+    env_index: int  # position in [0, N)
+    number: int  # of this seed, from 0
+    step: int  # env steps of the seed when it ended
+    reward_sum: float  # undiscounted return
+    length: int  # env steps
+
+
+class Env(Protocol):
+    """S * N environments in lockstep; finished episodes restart by themselves."""
+
+    spec: Spec
+    episodes: list[Episode]  # finished since the list was last cleared
+    episode_counts: Tensor  # [S] int64 (host) finished episodes of each seed since `reset`
+
+    def reset(self, first_episode: int = 0) -> Tensor:
+        """First observations [S, N, *obs] of the episodes numbered from `first_episode`."""
+        ...
+
+    def step(self, action: Tensor) -> tuple[Transition, Tensor]:
+        """Act with int64 [S, N]: the transition, and the obs [S, N, *obs] to act on next."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class QNetwork(Protocol):
+    """A function of parameters and observations; it owns no tensors."""
+
+    n_params: int  # P
+
+    def init(self, seeds: Tensor) -> Tensor:
+        """Fresh parameters [S, P], each row from its own seed value."""
+        ...
+
+    def __call__(self, params: Tensor, obs: Tensor) -> Tensor:
+        """Parameters [S, P], obs [S, B, *obs] -> [S, B, A] (or [S, B, A, K])."""
+        ...
+
+
+class Forward(Protocol):
+    """A network with its parameters filled in."""
+
+    def __call__(self, obs: Tensor) -> Tensor: ...
+
+
+class Agent(Protocol):
+    """A learning rule without state: how network outputs for a batch become a loss."""
+
+    gamma: float  # discount per env step
+    n_step: int  # env steps per return
+    tau: float  # how far the target moves towards the online network each time, (0, 1]
+    target_every: int | None  # env steps between target moves; None: at every update
+
+    def q_values(self, output: Tensor) -> Tensor:
+        """Network outputs -> Q-values [..., A]."""
+        ...
+
+    def loss(self, online: Forward, target: Forward, batch: Batch) -> Loss: ...
+
+
+class ReplayBuffer(Protocol):
+    """Storage and sampling of transitions for all seeds."""
+
+    def add(self, transition: Transition) -> None: ...
+
+    def sample(self, batch_size: int, step: int) -> Batch:
+        """A minibatch for each seed; `step` (gradient steps) keys the draw and its schedules."""
+        ...
+
+    def update_priorities(self, index: Tensor, td_abs: Tensor) -> None:
+        """Tell the buffer |TD| [S, B] of the transitions at index [S, B]."""
+        ...
+
+    def metrics(self) -> dict[str, Tensor]:
+        """Tag -> [S], about the buffer and the last minibatch; called at log intervals."""
+        ...
+
+    def __len__(self) -> int:
+        """Transitions stored per seed."""
+        ...
+
+
+class Exploration(Protocol):
+    """How Q-values become actions while training."""
+
+    def epsilon(self, step: int, episode: Tensor) -> float | Tensor:
+        """At env step `step` of each seed, [S] finished episodes: the same for all seeds, or [S]."""
+        ...
+
+    def act(self, q: Tensor, step: int, episode: Tensor) -> Tensor:
+        """Q-values [S, N, A] -> int64 actions [S, N]."""
+        ...

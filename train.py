@@ -1,0 +1,42 @@
+"""Train an agent: `python train.py agent=ddqn buffer=per seeds=8`; `--help` lists groups and keys.
+
+Exit codes: 0 ok, 1 failed run, 2 invalid configuration.
+"""
+
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from dqn_exp import config
+from dqn_exp.registry import ConfigError
+
+config.register_schemas()
+exit_code = 2  # until a run has been built, what fails is its configuration
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(cfg: DictConfig) -> float:
+    """Run one job; returns the objective for sweepers."""
+    from dqn_exp.experiment import Experiment  # after --help has been answered: it imports torch
+
+    global exit_code
+    hydra_config = HydraConfig.get()
+    alone = hydra_config.mode == RunMode.RUN
+    try:
+        experiment = Experiment(config.load(cfg), Path(hydra_config.runtime.output_dir), alone)
+    except ConfigError as error:
+        raise CompactHydraException(str(error)) from error
+    exit_code = 1
+    return experiment.run()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except SystemExit as stop:
+        sys.exit(exit_code if stop.code == 1 else stop.code)
