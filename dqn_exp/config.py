@@ -4,6 +4,7 @@ Values live in conf/*.yaml; a key here without one there is missing (???). Only 
 and plug-ins know Hydra and OmegaConf.
 """
 
+import copy
 import dataclasses
 import importlib
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.experimental.callback import Callback
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
 from dqn_exp import registry
 from dqn_exp.registry import ConfigError, did_you_mean
@@ -190,7 +191,14 @@ class Config:
     log: Log = field(default_factory=Log)
 
 
-PARTS = ("env", "agent", "net", "buffer", "optim", "exploration")  # nodes that name a registered part
+PARTS = (
+    "env",
+    "agent",
+    "net",
+    "buffer",
+    "optim",
+    "exploration",
+)  # nodes that name a registered part
 SCHEMAS: dict[str, dict[str, type]] = {  # group -> name -> schema; "" is the root
     "": {"config": Config},
     "env": {"gymnasium": Env},
@@ -297,7 +305,9 @@ class RefuseInvalid(Callback):
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Print what is wrong and exit with 2, or do nothing."""
-        task = OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
+        task = copy.deepcopy(config)
+        with open_dict(task):
+            del task["hydra"]
         try:
             load(task)
         except ConfigError as error:

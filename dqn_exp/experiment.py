@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from dqn_exp import optim, registry
+from dqn_exp import registry
 from dqn_exp.buffers.memory import human
 from dqn_exp.evaluation import Evaluation, confidence_interval, interquartile_mean
 from dqn_exp.learner import Learner
@@ -22,8 +22,8 @@ from dqn_exp.tracking import Tracker
 from dqn_exp.trainer import Trainer
 from dqn_exp.types import Context
 
-for package in ("agents", "nets", "buffers", "envs"):
-    registry.discover(f"dqn_exp.{package}")
+for room in ("envs", "agents", "nets", "buffers", "optim", "exploration"):
+    registry.discover(f"dqn_exp.{room}")
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +69,8 @@ class Experiment:
         dtype: torch.dtype = torch.float32,
     ):
         torch.set_num_threads(config["threads"])
+        # The moments of dead units decay into denormal numbers, which CPUs handle many times slower.
+        torch.set_flush_denormal(True)
         device = resolve_device(config["device"])
         train, rounds = config["train"], config["eval"]
         self.config, self.run_dir, self.progress = config, run_dir, progress

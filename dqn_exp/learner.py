@@ -9,9 +9,15 @@ import torch
 from torch import Tensor
 
 from dqn_exp.optim import Optimizer
-from dqn_exp.types import Agent, Batch, Context, QNetwork
+from dqn_exp.types import Agent, Batch, Context, Loss, QNetwork
 
-METRICS = ("td_loss", "td_error_abs", "q_mean", "target_mean", "grad_norm")
+METRICS = (
+    "train/td_loss",
+    "train/td_error_abs",
+    "train/q_mean",
+    "train/target_mean",
+    "train/grad_norm",
+)
 
 
 class Learner:
@@ -24,39 +30,52 @@ class Learner:
         self.lr = optimizer.lr
         self.params = net.init(context.seeds).to(context.dtype)
         self.target_params = self.params.clone()
+        # Views once and for all: the matrices are only ever changed in place.
+        self._online = partial(net, net.views(self.params))
+        self._target = partial(net, net.views(self.target_params))
+        self._updates = 0  # since the metrics were taken
+        self._sums = self._norm_sum = torch.empty(0)  # [4, S, B] and [S], of those updates
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def q(self, obs: Tensor) -> Tensor:
         """Q-values [S, N, A] of obs [S, N, *obs] under the online parameters."""
-        return self._agent.q_values(self._net(self.params, obs))
+        return self._agent.q_values(self._online(obs))
 
-    def update(self, batch: Batch, env_step: int) -> tuple[Tensor, Tensor]:
-        """One gradient step of every seed.
+    def update(self, batch: Batch, env_step: int) -> Tensor:
+        """One gradient step of every seed on its minibatch; returns |TD error| [S, B].
 
         Args:
             batch: leading dims [S, B].
             env_step: sets the learning rate.
-
-        Returns:
-            |TD error| [S, B], and the METRICS [len(METRICS), S]: means over the batch, and the
-            gradient norm before clipping.
         """
-        params = self.params.requires_grad_()
-        loss = self._agent.loss(
-            partial(self._net, params), partial(self._net, self.target_params), batch
-        )
+        params = self.params.detach().requires_grad_()
+        loss = self._agent.loss(partial(self._net, self._net.views(params)), self._target, batch)
         # Mean over the batch, sum over seeds: each seed's gradient is what it would be alone.
-        objective = (batch.weight * loss.loss).mean(1).sum()
-        (grad,) = torch.autograd.grad(objective, params)
-        with torch.no_grad():
-            params = self.params.requires_grad_(False)
-            norm = self._optimizer.step(params, grad, self.lr(env_step))
-            if self._agent.target_every is None:
-                self.update_target()
-            td_abs = loss.td_error.abs()
-            means = torch.stack([loss.loss, td_abs, loss.q, loss.target]).mean(-1)
-            return td_abs, torch.cat([means, norm.unsqueeze(0)])
+        share = batch.weight / batch.weight.shape[1]
+        (grad,) = torch.autograd.grad(loss.loss, params, grad_outputs=share)
+        norm = self._optimizer.step(self.params, grad, self.lr(env_step))
+        if self._agent.target_every is None:
+            self.update_target()
+        self._add_metrics(loss, norm)
+        return loss.td_abs
 
     def update_target(self) -> None:
         """Move the target parameters by the agent's tau towards the online ones."""
         self.target_params.lerp_(self.params, self._agent.tau)
+
+    def take_metrics(self) -> dict[str, Tensor]:
+        """Tag -> [S], averaged over the updates since the last call; empty if there were none."""
+        if not self._updates:
+            return {}
+        means = [*(self._sums / self._updates).mean(-1), self._norm_sum / self._updates]
+        self._updates = 0
+        return dict(zip(METRICS, means, strict=True))
+
+    def _add_metrics(self, loss: Loss, norm: Tensor) -> None:
+        values = torch.stack([loss.loss.detach(), *loss[1:]])
+        if self._updates:
+            self._sums += values
+            self._norm_sum += norm
+        else:
+            self._sums, self._norm_sum = values, norm
+        self._updates += 1

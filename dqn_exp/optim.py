@@ -1,7 +1,7 @@
 """Gradient clipping and first-order optimizers on one parameter matrix [S, P].
 
-The update rules are those of torch.optim (a test holds them equal), written on the whole matrix with
-a learning rate that may differ by seed: one call serves all seeds, and no seed touches another.
+The update rules are those of torch.optim (a test holds them equal), elementwise on the whole matrix:
+one call serves all seeds, and no seed touches another.
 Letters: S seeds, P parameters.
 """
 
@@ -38,14 +38,14 @@ class Rule(Protocol):
     n_states: int  # state matrices [S, P], zero at first
 
     def __call__(
-        self, params: Tensor, grad: Tensor, states: list[Tensor], lr: float | Tensor, step: int
+        self, params: Tensor, grad: Tensor, states: list[Tensor], lr: float, step: int
     ) -> None:
-        """Update params and states [S, P] in place; `lr` a float or [S, 1]; `step` counts from 1."""
+        """Update params and states [S, P] in place; `step` counts from 1."""
         ...
 
 
 class Adam:
-    """Kingma & Ba 2015; `amsgrad` Reddi et al. 2018; weight decay decoupled or added to the gradient."""
+    """Kingma & Ba 2015; `amsgrad`: Reddi et al. 2018; `decoupled`: Loshchilov & Hutter 2019."""
 
     def __init__(
         self, betas: list[float], eps: float, weight_decay: float, amsgrad: bool, decoupled: bool
@@ -58,7 +58,7 @@ class Adam:
         self.n_states = 3 if amsgrad else 2
 
     def __call__(
-        self, params: Tensor, grad: Tensor, states: list[Tensor], lr: float | Tensor, step: int
+        self, params: Tensor, grad: Tensor, states: list[Tensor], lr: float, step: int
     ) -> None:
         mean, square, *largest = states
         if self.weight_decay and self.decoupled:
@@ -69,9 +69,10 @@ class Adam:
         square.mul_(self.beta2).addcmul_(grad, grad, value=1.0 - self.beta2)
         if self.amsgrad:
             square = torch.maximum(largest[0], square, out=largest[0])
-        bias1, bias2 = 1.0 - self.beta1**step, 1.0 - self.beta2**step
-        denominator = square.sqrt().mul_(bias2**-0.5).add_(self.eps)
-        params.sub_(torch.div(mean, denominator, out=denominator).mul_(lr / bias1))
+        bias1, bias2 = 1.0 - self.beta1**step, (1.0 - self.beta2**step) ** 0.5
+        # Kingma & Ba sec. 2, end: the bias corrections moved into the step size and eps.
+        denominator = square.sqrt().add_(self.eps * bias2)
+        params.addcdiv_(mean, denominator, value=-lr * bias2 / bias1)
 
 
 class RMSprop:
@@ -85,14 +86,14 @@ class RMSprop:
         self.n_states = 2
 
     def __call__(
-        self, params: Tensor, grad: Tensor, states: list[Tensor], lr: float | Tensor, step: int
+        self, params: Tensor, grad: Tensor, states: list[Tensor], lr: float, step: int
     ) -> None:
         square, velocity = states
         if self.weight_decay:
             grad = grad + self.weight_decay * params
         square.mul_(self.alpha).addcmul_(grad, grad, value=1.0 - self.alpha)
         velocity.mul_(self.momentum).addcdiv_(grad, square.sqrt().add_(self.eps))
-        params.sub_(lr * velocity)
+        params.sub_(velocity, alpha=lr)
 
 
 class SGD:
@@ -104,13 +105,13 @@ class SGD:
         self.n_states = 1
 
     def __call__(
-        self, params: Tensor, grad: Tensor, states: list[Tensor], lr: float | Tensor, step: int
+        self, params: Tensor, grad: Tensor, states: list[Tensor], lr: float, step: int
     ) -> None:
         (velocity,) = states
         if self.weight_decay:
             grad = grad + self.weight_decay * params
         velocity.mul_(self.momentum).add_(grad)
-        params.sub_(lr * velocity)
+        params.sub_(velocity, alpha=lr)
 
 
 class Optimizer:
@@ -130,13 +131,10 @@ class Optimizer:
             return self._lr
         return schedules.linear(env_step, self._lr, 0.0, self._anneal_steps)
 
-    def step(self, params: Tensor, grad: Tensor, lr: float | Tensor) -> Tensor:
-        """Update params [S, P] in place with grad [S, P]; returns gradient norms [S] before clipping.
+    def step(self, params: Tensor, grad: Tensor, lr: float) -> Tensor:
+        """Update params [S, P] in place with grad [S, P], clipped in place.
 
-        Args:
-            params: [S, P].
-            grad: [S, P], clipped in place.
-            lr: learning rate, of all seeds or [S, 1].
+        Returns each seed's gradient norm [S] before clipping.
         """
         if not self._states:
             self._states = [torch.zeros_like(params) for _ in range(self._rule.n_states)]

@@ -47,10 +47,11 @@ def register(kind: str, name: str) -> Callable[[Part], Part]:
     return add
 
 
-def discover(package: str) -> None:
-    """Import every module of a package, so that the parts in it register themselves."""
-    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-        importlib.import_module(f"{package}.{module.name}")
+def discover(room: str) -> None:
+    """Import a module, or every module of a package, so that the parts in it register themselves."""
+    package = importlib.import_module(room)
+    for module in pkgutil.iter_modules(getattr(package, "__path__", [])):
+        importlib.import_module(f"{room}.{module.name}")
 
 
 def names(kind: str) -> list[str]:
@@ -65,10 +66,10 @@ def keys(kind: str, name: str) -> dict[str, inspect.Parameter]:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """'; did you mean 'x'? (one of: ...)' for error messages about names."""
+    """' - did you mean 'x'? (one of: ...)' for error messages about names."""
     known = sorted(known)
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    hint = f" - did you mean {near[0]!r}?" if near else ""
     return f"{hint} (one of: {', '.join(known)})"
 
 

@@ -1,6 +1,5 @@
 """Temporal-difference maths as pure functions on tensors [..., A] or [...]; no networks, no state."""
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -29,40 +28,32 @@ def target(reward: Tensor, discount: Tensor, bootstrap: Tensor) -> Tensor:
     return reward + discount * bootstrap
 
 
-def huber(error: Tensor) -> Tensor:
-    """0.5 x^2 for |x| <= 1, else |x| - 0.5, elementwise. Huber 1964."""
-    return F.huber_loss(error, torch.zeros_like(error), reduction="none")
+def huber(estimate: Tensor, target: Tensor) -> Tensor:
+    """With x = target - estimate: 0.5 x^2 where |x| <= 1, else |x| - 0.5; all [...]. Huber 1964."""
+    return F.huber_loss(estimate, target, reduction="none")
 
 
-def squared(error: Tensor) -> Tensor:
-    """x^2, elementwise."""
-    return error.square()
+def squared(estimate: Tensor, target: Tensor) -> Tensor:
+    """(target - estimate)^2, all [...]."""
+    return F.mse_loss(estimate, target, reduction="none")
 
 
 LOSSES = {"huber": huber, "mse": squared}
 
 
-def n_step(
-    reward: Tensor, terminated: Tensor, stop: Tensor, gamma: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def n_step(reward: Tensor, stop: Tensor, powers: Tensor) -> tuple[Tensor, Tensor]:
     """Discounted returns over windows that end early where they must.
 
     Args:
         reward: [..., n] rewards of n consecutive steps.
-        terminated: [..., n] bool, the step ended its episode in a terminal state.
         stop: [..., n] bool, the window may not go past this step (an episode's end, the newest
             transition stored). The last step of a window always stops it.
-        gamma: discount per step.
+        powers: [n], gamma^k.
 
     Returns:
-        return [...] = sum_{k <= m} gamma^k r_k, discount [...] = gamma^(m+1) (1 - terminated_m) and
-        m [...], the position of the last step used (Sutton & Barto 2018, eq. 7.1).
+        return [...] = sum_{k <= m} gamma^k r_k (Sutton & Barto 2018, eq. 7.1 without the bootstrap)
+        and m int64 [...], the position of the last step used.
     """
-    n = reward.shape[-1]
-    powers = gamma ** torch.arange(n + 1, device=reward.device, dtype=reward.dtype)
-    stops_before = stop.cumsum(-1) - stop.long()
-    used = stops_before == 0
-    last = used.sum(-1) - 1
-    returns = (reward * powers[:n] * used).sum(-1)
-    discount = powers[last + 1] * ~select(terminated, last)
-    return returns, discount, last
+    stopped_before = stop.cumsum(-1) - stop.long()
+    used = stopped_before == 0
+    return (reward * powers * used).sum(-1), used.sum(-1) - 1

@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from dqn_exp.evaluation import Evaluation, evaluate
-from dqn_exp.learner import METRICS, Learner
+from dqn_exp.learner import Learner
 from dqn_exp.tracking import Tracker
 from dqn_exp.types import Agent, Context, Env, Exploration, ReplayBuffer
 
@@ -71,11 +71,9 @@ class Trainer:
 
     def _update(self) -> None:
         batch = self.buffer.sample(self.batch_size, self.gradient_step)
-        td_abs, metrics = self.learner.update(batch, self.step)
+        td_abs = self.learner.update(batch, self.step)
         self.buffer.update_priorities(batch.index, td_abs)
         self.gradient_step += 1
-        self._metric_sums += metrics
-        self._updates += 1
 
     def _clock(self) -> float:
         """Seconds on a monotonic clock that stands still during evaluation."""
@@ -83,26 +81,15 @@ class Trainer:
 
     def _start_interval(self) -> None:
         self._interval_began, self._interval_step = self._clock(), self.step
-        self._updates = 0
-        self._metric_sums = torch.zeros(
-            len(METRICS),
-            self.context.n_seeds,
-            dtype=self.context.dtype,
-            device=self.context.device,
-        )
 
     def _log(self) -> None:
         """Record the interval since the last log, in one copy from the device."""
         self.tracker.episodes(self.env.episodes)
         self.env.episodes.clear()
-        rows = self.buffer.metrics()
-        if self._updates:
-            means = self._metric_sums / self._updates
-            rows |= {f"train/{name}": mean for name, mean in zip(METRICS, means, strict=True)}
-        matrix = torch.stack([row.to(self._metric_sums) for row in rows.values()])
+        S, device = self.context.n_seeds, self.context.device
+        rows = self.learner.take_metrics() | self.buffer.metrics()
+        matrix = torch.stack([row.to(device, torch.float32) for row in rows.values()])
         values = dict(zip(rows, matrix.cpu().numpy(), strict=True))
-
-        S = self.context.n_seeds
         epsilon = self.exploration.epsilon(self.step, self.env.episode_counts)
         values["train/epsilon"] = np.broadcast_to(np.asarray(epsilon), (S,))
         values["train/lr"] = np.full(S, self.learner.lr(self.step))

@@ -39,13 +39,14 @@ class Transition(NamedTuple):
 
     obs: Tensor  # [S, N, *obs]
     action: Tensor  # [S, N] int64
-    reward: Tensor  # [S, N]
+    reward: Tensor  # [S, N] float32
     next_obs: Tensor  # [S, N, *obs] the true successor, never an obs after a reset
     terminated: Tensor  # [S, N] bool: a terminal state, nothing to bootstrap from
     truncated: Tensor  # [S, N] bool: cut off (a time limit); the successor still has a value
 
 
-class Batch(NamedTuple):
+@dataclass(slots=True)
+class Batch:
     """A minibatch of (n-step) transitions; leading dims [S, B]."""
 
     obs: Tensor  # [S, B, *obs]
@@ -61,7 +62,7 @@ class Loss(NamedTuple):
     """What a learning rule makes of a batch; all [S, B]."""
 
     loss: Tensor  # per sample, with gradient, before importance weights
-    td_error: Tensor  # target - estimate, detached
+    td_abs: Tensor  # |target - estimate|, detached
     q: Tensor  # estimate Q(s, a), detached
     target: Tensor  # detached
 
@@ -95,8 +96,11 @@ class Env(Protocol):
     def close(self) -> None: ...
 
 
+Weights = list[Tensor]  # views [S, *shape] into one parameter matrix [S, P]
+
+
 class QNetwork(Protocol):
-    """A function of parameters and observations; it owns no tensors."""
+    """A function of weights and observations; it owns no tensors."""
 
     n_params: int  # P
 
@@ -104,13 +108,17 @@ class QNetwork(Protocol):
         """Fresh parameters [S, P], each row from its own seed value."""
         ...
 
-    def __call__(self, params: Tensor, obs: Tensor) -> Tensor:
-        """Parameters [S, P], obs [S, B, *obs] -> [S, B, A] (or [S, B, A, K])."""
+    def views(self, params: Tensor) -> Weights:
+        """The matrix [S, P] cut into the weights of the layers, without copying."""
+        ...
+
+    def __call__(self, weights: Weights, obs: Tensor) -> Tensor:
+        """Obs [S, B, *obs] -> outputs [S, B, A] (or [S, B, A, K])."""
         ...
 
 
 class Forward(Protocol):
-    """A network with its parameters filled in."""
+    """A network with its weights filled in."""
 
     def __call__(self, obs: Tensor) -> Tensor: ...
 

@@ -36,5 +36,5 @@ class DQN:
         with torch.no_grad():
             bootstrap = self.bootstrap(online, target, batch.next_obs)
             y = td.target(batch.reward, batch.discount, bootstrap)
-        error = y - q
-        return Loss(self._loss(error), error.detach(), q.detach(), y)
+            td_abs = (y - q).abs()
+        return Loss(self._loss(q, y), td_abs, q.detach(), y)

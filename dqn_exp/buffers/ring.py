@@ -30,14 +30,13 @@ class Ring:
         S, N = context.n_seeds, context.n_envs
         self.capacity = capacity
         self._n_envs, self._time = N, capacity // N
-        self._gamma = agent.gamma
         fields = {
             "obs": (context.spec.obs_shape, context.spec.obs_dtype),
             "action": ((), torch.int64),
             "reward": ((), context.dtype),
             "next_obs": (context.spec.obs_shape, context.spec.obs_dtype),
-            "terminated": ((), torch.bool),
-            "truncated": ((), torch.bool),
+            "continues": ((), torch.bool),  # not terminated: there is a state to bootstrap from
+            "stop": ((), torch.bool),  # windows may not go on: an episode's end, or the newest
         }
         slot_bytes = sum(math.prod(shape) * dtype.itemsize for shape, dtype in fields.values())
         self.n_bytes = S * capacity * slot_bytes + extra_bytes
@@ -56,7 +55,11 @@ class Ring:
         }
         self._flat = {name: data.flatten(0, 2) for name, data in self._data.items()}
         self._row = torch.arange(S, device=context.device)[:, None, None] * capacity
-        self._steps = torch.arange(agent.n_step, device=context.device)
+        steps = torch.arange(agent.n_step + 1, device=context.device)
+        powers = agent.gamma ** steps.to(context.dtype)
+        self._powers, self._discounts = powers[:-1], powers[1:]  # at, and after, step k of a window
+        self._window = steps[:-1] * N
+        self._newest_ended = torch.zeros(S, N, dtype=torch.bool, device=context.device)
         self._head = 0  # time written next
         self._filled = 0  # times in use
 
@@ -66,30 +69,35 @@ class Ring:
 
     def add(self, transition: Transition) -> int:
         """Store a transition [S, N], over the oldest once the ring is full; returns its first slot."""
-        for data, value in zip(self._data.values(), transition, strict=True):
-            data[:, self._head] = value
-        slot = self._head * self._n_envs
-        self._head = (self._head + 1) % self._time
+        obs, action, reward, next_obs, terminated, truncated = transition
+        data, head = self._data, self._head
+        data["obs"][:, head] = obs
+        data["action"][:, head] = action
+        data["reward"][:, head] = reward
+        data["next_obs"][:, head] = next_obs
+        data["continues"][:, head] = ~terminated
+        # Nothing lies beyond the newest transition yet; what it really was is told at the next step.
+        data["stop"][:, head - 1] = self._newest_ended
+        data["stop"][:, head] = True
+        self._newest_ended = terminated | truncated
+        self._head = (head + 1) % self._time
         self._filled = min(self._filled + 1, self._time)
-        return slot
+        return head * self._n_envs
 
     def gather(self, index: Tensor, weight: Tensor) -> Batch:
         """The n-step transitions that start at slots [S, B], with their weights [S, B].
 
         A window ends early at its episode's end and at the newest transition of its env.
         """
-        flat, steps = self._flat, self._steps
-        slots = (index.unsqueeze(-1) + steps * self._n_envs) % self.capacity + self._row
-        to_newest = (self._head - 1 - index // self._n_envs) % self._time
-        terminated = flat["terminated"][slots]
-        stop = terminated | flat["truncated"][slots] | (steps >= to_newest.unsqueeze(-1))
-        reward, discount, last = td.n_step(flat["reward"][slots], terminated, stop, self._gamma)
+        flat = self._flat
+        slots = (index.unsqueeze(-1) + self._window) % self.capacity + self._row
+        reward, last = td.n_step(flat["reward"][slots], flat["stop"][slots], self._powers)
         first, final = slots[..., 0], td.select(slots, last)
         return Batch(
             obs=flat["obs"][first],
             action=flat["action"][first],
             reward=reward,
-            discount=discount,
+            discount=self._discounts[last] * flat["continues"][final],
             next_obs=flat["next_obs"][final],
             weight=weight,
             index=index,

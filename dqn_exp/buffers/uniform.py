@@ -16,7 +16,7 @@ class UniformBuffer:
     def __init__(self, context: Context, agent: Agent, *, capacity: int):
         self._ring = Ring(context, agent, capacity)
         self._seeds, self._dtype = context.seeds, context.dtype
-        self._draws = rng.Blocks(rng.uniform, context.seeds, "replay")
+        self._draws = rng.Blocks(_stratified, context.seeds, "replay")
         self.n_bytes = self._ring.n_bytes
 
     def __len__(self) -> int:
@@ -30,14 +30,10 @@ class UniformBuffer:
     def sample(self, batch_size: int, step: int) -> Batch:
         """A minibatch [S, B], keyed by the gradient step `step`.
 
-        The ring is cut into B strata of equal size, turned by a random rotation, and one transition
-        is drawn from each: every transition is equally likely, and none comes twice.
+        Each of B equal shares of the ring, turned by a random rotation, gives one transition: all
+        are equally likely, and none comes twice but where it lies in two shares.
         """
-        size, width = len(self), len(self) // batch_size
-        draw = self._draws(step, (batch_size + 1,))
-        stratum = torch.arange(batch_size, device=draw.device) * width
-        rotation = (draw[:, -1:] * size).long()
-        index = (stratum + (draw[:, :-1] * width).long() + rotation) % size
+        index = (self._draws(step, (batch_size,)) * len(self)).long()
         return self._ring.gather(index, torch.ones_like(index, dtype=self._dtype))
 
     def update_priorities(self, index: Tensor, td_abs: Tensor) -> None:
@@ -46,3 +42,11 @@ class UniformBuffer:
     def metrics(self) -> dict[str, Tensor]:
         """`buffer/size`: transitions stored, [S]."""
         return {"buffer/size": torch.full((len(self._seeds),), float(len(self)))}
+
+
+def _stratified(seeds: Tensor, stream: str, step: int | Tensor, shape: tuple[int]) -> Tensor:
+    """Fractions in [0, 1), one from each of B equal shares of a circle: [S, B] or [L, S, B]."""
+    (batch_size,) = shape
+    draw = rng.uniform(seeds, stream, step, (batch_size + 1,)).double()
+    share = torch.arange(batch_size, device=seeds.device)
+    return ((share + draw[..., :-1]) / batch_size + draw[..., -1:]) % 1.0

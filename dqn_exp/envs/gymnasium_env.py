@@ -67,8 +67,8 @@ class GymnasiumEnv:
         self.episodes.clear()
         self.episode_counts.zero_()
         self._steps = 0
-        obs, _ = self._envs.reset(seed=self._episode_seeds[0].tolist())
-        return self._to_device(obs)
+        obs, _ = self._envs.reset(seed=list(self._episode_seeds[0].tolist()))
+        return self._observe(obs)
 
     def step(self, action: Tensor) -> tuple[Transition, Tensor]:
         """Act with int64 [S, N]; finished episodes are recorded and their envs reset."""
@@ -79,10 +79,10 @@ class GymnasiumEnv:
         transition = Transition(
             obs,
             action,
-            torch.as_tensor(reward, device=self._device).view(self._shape),
-            self._to_device(next_obs),
-            torch.as_tensor(terminated, device=self._device).view(self._shape),
-            torch.as_tensor(truncated, device=self._device).view(self._shape),
+            self._tensor(reward.astype(np.float32)),
+            self._observe(next_obs),
+            self._tensor(terminated),
+            self._tensor(truncated),
         )
         done = terminated | truncated
         if done.any():
@@ -90,16 +90,20 @@ class GymnasiumEnv:
             next_obs, _ = self._envs.reset(
                 seed=self._next_episode_seeds(done), options={"reset_mask": done}
             )
-            self._to_device(next_obs)
+            self._observe(next_obs)
         return transition, self._obs
 
     def close(self) -> None:
         """Close the environments."""
         self._envs.close()
 
-    def _to_device(self, obs: np.ndarray) -> Tensor:
-        self._obs = torch.tensor(obs, device=self._device).unflatten(0, self._shape)
+    def _observe(self, obs: np.ndarray) -> Tensor:
+        self._obs = self._tensor(obs.copy())  # the vector env writes the next ones into the same array
         return self._obs
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        """[S * N, ...] of the host as [S, N, ...] on the device."""
+        return torch.from_numpy(array.reshape(*self._shape, *array.shape[1:])).to(self._device)
 
     def _finish_episodes(self, done: np.ndarray, statistics: dict) -> None:
         n_envs = self._shape[1]
@@ -117,7 +121,7 @@ class GymnasiumEnv:
             )
             self.episode_counts[seed] += 1
 
-    def _next_episode_seeds(self, done: np.ndarray) -> list[int]:
+    def _next_episode_seeds(self, done: np.ndarray) -> list[int | None]:
         self._episode += done
         if self._episode.max() >= len(self._episode_seeds):
             more = self._draw_episode_seeds(len(self._episode_seeds))

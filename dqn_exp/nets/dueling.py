@@ -1,13 +1,13 @@
 """Dueling network. Wang et al. 2016, https://arxiv.org/abs/1511.06581.
 
-Deviation: gradients entering the trunk are not scaled by 1/sqrt(2), and clipping is left to `optim.clip`.
+Deviations: gradients entering the trunk are not scaled by 1/sqrt(2); clipping is left to `optim.clip`.
 """
 
 from torch import Tensor
 
 from dqn_exp.nets.layers import Layout, Stack, vector_features
 from dqn_exp.registry import register
-from dqn_exp.types import Context
+from dqn_exp.types import Context, Weights
 
 
 @register("net", "dueling")
@@ -26,10 +26,10 @@ class Dueling:
         self._advantage = Stack(self._layout, [*stream, spec.n_actions], activation)
         self.n_params = sum(self._layout.sizes)
         self.init = self._layout.init
+        self.views = self._layout.views
 
-    def __call__(self, params: Tensor, obs: Tensor) -> Tensor:
-        """Parameters [S, P], obs [S, B, D] -> Q-values [S, B, A], eq. 9: Q = V + A - mean_a A."""
-        views = self._layout.views(params)
-        features = self._trunk(views, obs.to(params.dtype))
-        advantage = self._advantage(views, features)
-        return self._value(views, features) + advantage - advantage.mean(-1, keepdim=True)
+    def __call__(self, weights: Weights, obs: Tensor) -> Tensor:
+        """Weights from `views`, obs [S, B, D] -> Q-values [S, B, A], eq. 9: Q = V + A - mean_a A."""
+        features = self._trunk(weights, obs.to(weights[0].dtype))
+        advantage = self._advantage(weights, features)
+        return self._value(weights, features) + advantage - advantage.mean(-1, keepdim=True)

@@ -6,6 +6,7 @@ pass splits the matrix into views (whose backward is a single concatenation, so 
 Letters: S seeds, B batch, P parameters.
 """
 
+import itertools
 import math
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dqn_exp import rng
+from dqn_exp.types import Weights
 
 ACTIVATIONS = {
     "relu": F.relu,
@@ -28,19 +30,16 @@ class Layout:
     """Where each tensor of a network lies in a row of the parameter matrix."""
 
     def __init__(self) -> None:
+        self.sizes: list[int] = []  # elements of each tensor; their sum is P
         self._shapes: list[tuple[int, ...]] = []
         self._bounds: list[float] = []
 
     def add(self, shape: tuple[int, ...], bound: float) -> int:
         """Reserve a tensor, initialised uniformly in [-bound, bound); returns its number."""
+        self.sizes.append(math.prod(shape))
         self._shapes.append(shape)
         self._bounds.append(bound)
         return len(self._shapes) - 1
-
-    @property
-    def sizes(self) -> list[int]:
-        """Elements of each tensor; their sum is P."""
-        return [math.prod(shape) for shape in self._shapes]
 
     def init(self, seeds: Tensor) -> Tensor:
         """Fresh parameters, float32 [S, P]: tensor i of a seed is keyed by (seed, "init", i)."""
@@ -50,12 +49,11 @@ class Layout:
         ]
         return torch.cat(chunks, dim=1)
 
-    def views(self, params: Tensor) -> list[Tensor]:
+    def views(self, params: Tensor) -> Weights:
         """Views [S, *shape] of parameters [S, P], in order of their numbers."""
-        chunks = params.split(self.sizes, dim=1)
-        return [
-            chunk.unflatten(1, shape) for chunk, shape in zip(chunks, self._shapes, strict=True)
-        ]
+        chunks = torch.split_with_sizes(params, self.sizes, dim=1)
+        S = len(params)
+        return [chunk.view(S, *shape) for chunk, shape in zip(chunks, self._shapes, strict=True)]
 
 
 class Linear:
@@ -66,28 +64,23 @@ class Linear:
         self._weight = layout.add((n_in, n_out), bound)
         self._bias = layout.add((1, n_out), bound)
 
-    def __call__(self, views: list[Tensor], x: Tensor) -> Tensor:
+    def __call__(self, weights: Weights, x: Tensor) -> Tensor:
         """[S, B, in] -> [S, B, out]."""
-        return torch.baddbmm(views[self._bias], x, views[self._weight])
+        return torch.baddbmm(weights[self._bias], x, weights[self._weight])
 
 
 class Stack:
     """Linear layers with an activation after each but, unless `activate_last`, the last."""
 
-    def __init__(
-        self, layout: Layout, widths: list[int], activation: str, activate_last: bool = False
-    ):
-        self._layers = [
-            Linear(layout, n_in, n_out)
-            for n_in, n_out in zip(widths[:-1], widths[1:], strict=True)
-        ]
+    def __init__(self, layout: Layout, widths: list[int], activation: str, activate_last: bool = False):
+        self._layers = [Linear(layout, n_in, n_out) for n_in, n_out in itertools.pairwise(widths)]
         self._activation = ACTIVATIONS[activation]
         self._activated = len(self._layers) - (0 if activate_last else 1)
 
-    def __call__(self, views: list[Tensor], x: Tensor) -> Tensor:
+    def __call__(self, weights: Weights, x: Tensor) -> Tensor:
         """[S, B, widths[0]] -> [S, B, widths[-1]]."""
         for i, layer in enumerate(self._layers):
-            x = layer(views, x)
+            x = layer(weights, x)
             if i < self._activated:
                 x = self._activation(x)
         return x

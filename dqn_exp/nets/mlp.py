@@ -4,7 +4,7 @@ from torch import Tensor
 
 from dqn_exp.nets.layers import Layout, Stack, vector_features
 from dqn_exp.registry import register
-from dqn_exp.types import Context
+from dqn_exp.types import Context, Weights
 
 
 @register("net", "mlp")
@@ -21,7 +21,8 @@ class MLP:
         )
         self.n_params = sum(self._layout.sizes)
         self.init = self._layout.init
+        self.views = self._layout.views
 
-    def __call__(self, params: Tensor, obs: Tensor) -> Tensor:
-        """Parameters [S, P], obs [S, B, D] -> Q-values [S, B, A]."""
-        return self._stack(self._layout.views(params), obs.to(params.dtype))
+    def __call__(self, weights: Weights, obs: Tensor) -> Tensor:
+        """Weights from `views`, obs [S, B, D] -> Q-values [S, B, A]."""
+        return self._stack(weights, obs.to(weights[0].dtype))
