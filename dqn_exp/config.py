@@ -315,7 +315,7 @@ class RefuseInvalid(Callback):
             raise SystemExit(2) from None
 
 
-def _help() -> str:
+def help_text() -> str:
     """The text of --help: config groups with their options, and every key with its meaning."""
     lines = [
         "Train value-based agents, many seeds in one process. Each run gets a folder of its own.",
@@ -352,4 +352,4 @@ def register_schemas() -> None:
     for group, schemas in SCHEMAS.items():
         for name, schema in schemas.items():
             store.store(group=f"schema/{group}".rstrip("/"), name=name, node=schema)
-    store.store(group="hydra/help", name="dqn_exp", node={"template": _help()})
+    store.store(group="hydra/help", name="dqn_exp", node={"template": help_text()})

@@ -80,11 +80,12 @@ class Experiment:
         self.env = registry.build("env", config["env"], seeds, "train")
         eval_node = {**config["env"], "n": rounds["episodes"]}
         self.eval_env = registry.build("env", eval_node, seeds, "eval")
-        first = train["learning_starts"] - 1
-        times = config["total_steps"] // train["every"] - first // train["every"]
+        n_envs = config["env"]["n"]
+        before = (train["learning_starts"] - 1) // n_envs * n_envs  # the last step without updates
+        times = config["total_steps"] // train["every"] - before // train["every"]
         self.context = Context(
             seeds=seeds,
-            n_envs=config["env"]["n"],
+            n_envs=n_envs,
             spec=self.env.spec,
             device=device,
             dtype=dtype,

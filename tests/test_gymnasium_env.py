@@ -1,0 +1,135 @@
+"""The Gymnasium adapter: real environments, episodes seeded one by one, raw returns."""
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from dqn_exp import registry
+from dqn_exp.envs.gymnasium_env import GymnasiumEnv
+from dqn_exp.registry import ConfigError
+
+
+def build(*seeds: int, stream: str = "train", **options) -> GymnasiumEnv:
+    node = {"name": "gymnasium", "id": "CartPole-v1", "n": 1, "max_episode_steps": None}
+    node |= {"kwargs": {}, "wrappers": [], **options}
+    return registry.build("env", node, torch.tensor(seeds or (0,)), stream)
+
+
+def play(env: GymnasiumEnv, steps: int, policy: int = 1) -> torch.Tensor:
+    obs = [env.reset()]
+    for step in range(steps):
+        action = torch.full(obs[0].shape[:2], policy if step % 3 else 0)
+        obs.append(env.step(action)[1])
+    return torch.stack(obs)
+
+
+def test_an_env_depends_on_its_seed_value_alone() -> None:
+    assert torch.equal(play(build(4, 9, 2), 200)[:, 1:2], play(build(9), 200))
+
+
+def test_parallel_envs_seeds_streams_and_episodes_all_start_differently() -> None:
+    env, other = build(1, 2, n=2), build(1, 2, n=2, stream="eval")
+    starts = torch.stack([env.reset(), env.reset(1), env.reset(2), other.reset()]).flatten(0, 2)
+    assert len({tuple(start.tolist()) for start in starts}) == 16
+
+
+def test_the_successor_of_a_finished_episode_is_no_reset_observation() -> None:
+    env = build(0)
+    obs = env.reset()
+    for _ in range(50):
+        transition, next_obs = env.step(torch.zeros(1, 1, dtype=torch.int64))
+        assert torch.equal(transition.obs, obs)
+        if transition.terminated:
+            # CartPole ends beyond 2.4 units or 12 degrees, and starts within 0.05 of zero.
+            final, start = transition.next_obs[0, 0], next_obs[0, 0]
+            assert abs(final[0]) > 2.4 or abs(final[2]) > 0.2094
+            assert start.abs().max() <= 0.05
+            return
+        assert torch.equal(transition.next_obs, next_obs)
+        obs = next_obs
+    pytest.fail("always pushing left never ended an episode")
+
+
+def test_termination_and_truncation_are_kept_apart() -> None:
+    env = build(0, id="MountainCar-v0")
+    env.reset()
+    transitions = [env.step(torch.ones(1, 1, dtype=torch.int64))[0] for _ in range(200)]
+    assert [bool(t.truncated) for t in transitions] == [False] * 199 + [True]
+    assert not any(t.terminated for t in transitions)
+
+
+def test_episodes_are_counted_and_measured_as_gymnasium_measures_them() -> None:
+    env = build(3, 8)
+    play(env, 300)
+    for index in range(2):
+        episodes = [e for e in env.episodes if e.seed_index == index]
+        assert [e.number for e in episodes] == list(range(len(episodes)))
+        assert len(episodes) == env.episode_counts[index] > 5
+        assert np.cumsum([e.length for e in episodes]).tolist() == [e.step for e in episodes]
+        assert all(e.reward_sum == e.length for e in episodes)  # CartPole pays 1 a step
+
+
+def test_returns_are_those_of_the_env_even_under_reward_wrappers() -> None:
+    wrappers = [
+        {"name": "scale_reward", "factor": 10.0},
+        {"name": "clip_reward", "low": -1.0, "high": 0.5},
+    ]
+    env = build(0, wrappers=wrappers)
+    env.reset()
+    rewards = [float(env.step(torch.ones(1, 1, dtype=torch.int64))[0].reward) for _ in range(30)]
+    assert set(rewards) == {0.5}
+    assert env.episodes
+    assert all(episode.reward_sum == episode.length for episode in env.episodes)
+
+
+def test_more_episodes_than_one_block_of_seeds_go_on_differently() -> None:
+    env = build(0, max_episode_steps=1)
+    starts = play(env, 600)[:, 0, 0]
+    assert len({tuple(start.tolist()) for start in starts}) == 601
+
+
+@pytest.mark.parametrize(("n_steps", "id"), [(5, "FrozenLake-v1"), (5, "CliffWalking-v1")])
+def test_discrete_observations_become_one_hot_bytes(id: str, n_steps: int) -> None:
+    env = build(0, id=id, max_episode_steps=50)
+    obs = play(env, n_steps)
+    assert obs.dtype == env.spec.obs_dtype == torch.uint8
+    assert (obs.sum(-1) == 1).all()
+
+
+def test_actions_that_do_not_start_at_zero_are_shifted() -> None:
+    class FromFive(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(0.0, 9.0, (1,), np.float32)
+        action_space = gymnasium.spaces.Discrete(3, start=5)
+
+        def reset(self, *, seed=None, options=None):
+            return np.zeros(1, np.float32), {}
+
+        def step(self, action):
+            return np.full(1, action, np.float32), 0.0, False, False, {}
+
+    gymnasium.register("FromFive-v0", FromFive, max_episode_steps=9)
+    try:
+        env = build(0, id="FromFive-v0")
+        env.reset()
+        assert env.spec.n_actions == 3
+        assert env.step(torch.full((1, 1), 2))[0].next_obs.item() == 7
+    finally:
+        gymnasium.registry.pop("FromFive-v0")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"id": "CartPoll-v1"}, "CartPoll"),
+        ({"id": "Pendulum-v1"}, "needs Discrete"),
+        ({"id": "Blackjack-v1", "max_episode_steps": 9}, "supported are Box and Discrete"),
+        ({"id": "CliffWalking-v1"}, "no time limit; set env.max_episode_steps"),
+        ({"kwargs": {"no_such": 1}}, "no_such"),
+        ({"wrappers": [{"name": "clip_rewards"}]}, "did you mean 'clip_reward'"),
+        ({"wrappers": [{"name": "clip_reward", "low": 0.0}]}, r"wrapper\.high: missing"),
+    ],
+)
+def test_an_env_that_cannot_serve_is_refused_with_the_reason(options: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build(0, **options)
