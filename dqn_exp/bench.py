@@ -1,14 +1,27 @@
 """Benchmarks against baselines timed in the same run: `python -m dqn_exp.bench tutorial`.
 
-Only ratios count: a machine's speed drifts, so baseline and product run in turn, on one thread.
+Only ratios count: a machine's speed drifts, so what is compared runs in turn, slice by slice, on one
+thread, and a ratio is the median over the pairs of slices.
 """
 
+import argparse
 import random
+import statistics
+import tempfile
+import time
 from collections import deque, namedtuple
+from collections.abc import Callable
+from pathlib import Path
 
 import gymnasium
 import torch
 from torch import nn
+
+from dqn_exp import config
+from dqn_exp.experiment import Experiment
+from dqn_exp.tracking import Tracker
+
+WARM_UP_STEPS = 1000
 
 TutorialTransition = namedtuple("TutorialTransition", "state action next_state reward")
 
@@ -73,3 +86,66 @@ class TutorialLoop:
         if next_state is None or truncated:
             next_state = self._tensor(self.env.reset()[0])
         self.state = next_state
+
+
+def microseconds(steps: dict[str, Callable[[], None]], per_slice: int = 200, slices: int = 25):
+    """Times of functions in turn, after a warm-up: name -> microseconds per call of each slice."""
+    for step in steps.values():
+        for _ in range(WARM_UP_STEPS):
+            step()
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(slices):
+        for name, step in steps.items():
+            began = time.perf_counter()
+            for _ in range(per_slice):
+                step()
+            times[name].append((time.perf_counter() - began) / per_slice * 1e6)
+    return times
+
+
+def training_step(folder: str, *overrides: str) -> Callable[[], None]:
+    """One env step, with the updates due, of the experiment that overrides describe."""
+    experiment = Experiment(config.compose(*overrides), Path(folder))
+    return experiment.trainer(Tracker(Path(folder), experiment.seeds, {})).act_and_learn
+
+
+def print_ratios(
+    times: dict[str, list[float]], baseline: str, per: dict[str, int] | None = None
+) -> None:
+    """A table of median times and of median ratios to the baseline, divided by `per` (seeds)."""
+    print(f"{'':<28} {'us':>8} {'ratio':>7}")
+    for name, own in times.items():
+        n = (per or {}).get(name, 1)
+        ratio = statistics.median(a / b / n for a, b in zip(own, times[baseline], strict=True))
+        print(f"{name:<28} {statistics.median(own) / n:8.0f} {ratio:7.3f}")
+
+
+def tutorial() -> None:
+    """Microseconds per env step of the tutorial's loop and of `experiment=tutorial`: same work."""
+    with tempfile.TemporaryDirectory() as folder:
+        ours = training_step(folder, "experiment=tutorial")
+        times = microseconds({"tutorial loop": TutorialLoop().step, "dqn_exp": ours})
+    print_ratios(times, "tutorial loop")
+
+
+def lockstep() -> None:
+    """Microseconds per env step and seed of eight seeds in lockstep, against one seed alone."""
+    for width in (128, 32):
+        sizes = [f"net.hidden=[{width},{width}]", f"train.batch_size={width}", "train.every=1"]
+        with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as eight:
+            steps = {
+                f"1 seed, net {width}-{width}/{width}": training_step(one, *sizes),
+                f"8 seeds, net {width}-{width}/{width}": training_step(eight, *sizes, "seeds=8"),
+            }
+            alone, together = steps
+            print_ratios(microseconds(steps), alone, per={together: 8})
+
+
+BENCHMARKS = {"tutorial": tutorial, "lockstep": lockstep}
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m dqn_exp.bench", description=__doc__)
+    parser.add_argument("benchmark", choices=BENCHMARKS)
+    config.register_schemas()
+    torch.set_num_threads(1)
+    BENCHMARKS[parser.parse_args().benchmark]()

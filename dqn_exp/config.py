@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.experimental.callback import Callback
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
@@ -211,6 +213,12 @@ SCHEMAS: dict[str, dict[str, type]] = {  # group -> name -> schema; "" is the ro
     "eval": {"eval": Eval},
     "log": {"log": Log},
 }
+
+
+def compose(*overrides: str) -> dict[str, Any]:
+    """The shipped config with overrides, checked, as the command line would give it."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return load(hydra_compose("config", overrides=list(overrides)))
 
 
 def load(cfg: DictConfig) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """From a checked config to a finished run: builds all parts, trains, and writes the summary."""
 
+import gc
 import json
 import logging
 import platform
@@ -127,7 +128,7 @@ class Experiment:
         self._write(summary)
         tracker = Tracker(self.run_dir, self.seeds, _flatten(self.config))
         try:
-            trainer = self._trainer(tracker)
+            trainer = self.trainer(tracker)
             final = trainer.run()
         except BaseException as error:
             # Here, because a parallel launcher loses the traceback on its way to the parent process.
@@ -161,8 +162,10 @@ class Experiment:
             f"tensorboard --logdir {shlex.quote(str(self.run_dir))}"
         )
 
-    def _trainer(self, tracker: Tracker) -> Trainer:
+    def trainer(self, tracker: Tracker) -> Trainer:
+        """The training loop over this experiment's parts, at its first step."""
         train, rounds = self.config["train"], self.config["eval"]
+        gc.freeze()  # the collector need not look through the imported libraries again and again
         return Trainer(
             context=self.context,
             env=self.env,

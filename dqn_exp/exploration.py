@@ -14,7 +14,8 @@ class EpsilonGreedy:
     def __init__(self, context: Context):
         self._n_envs = context.n_envs
         self._n_actions = context.spec.n_actions
-        self._draws = rng.Blocks(rng.uniform, context.seeds, "explore")
+        self._chance = rng.Blocks(rng.uniform, context.seeds, "explore")
+        self._action = rng.Blocks(self._random_actions, context.seeds, "explore/action")
 
     def epsilon(self, step: int, episode: Tensor) -> float | Tensor:
         """Probability of a random action at env step `step`, after [S] finished episodes."""
@@ -22,12 +23,17 @@ class EpsilonGreedy:
 
     def act(self, q: Tensor, step: int, episode: Tensor) -> Tensor:
         """Q-values [S, N, A] -> int64 actions [S, N]; the draw is keyed by the env step."""
-        explore, choice = self._draws(step // self._n_envs, (2, self._n_envs)).unbind(1)
+        step_of_env, shape = step // self._n_envs, (self._n_envs,)
         epsilon = self.epsilon(step, episode)
         if isinstance(epsilon, Tensor):
             epsilon = epsilon.to(q.device).unsqueeze(1)
-        random_action = (choice * self._n_actions).long()
-        return torch.where(explore < epsilon, random_action, q.argmax(-1))
+        explore = self._chance(step_of_env, shape) < epsilon
+        return torch.where(explore, self._action(step_of_env, shape), q.argmax(-1))
+
+    def _random_actions(
+        self, seeds: Tensor, stream: str, step: int | Tensor, shape: tuple[int, ...]
+    ) -> Tensor:
+        return rng.integers(seeds, stream, step, shape, self._n_actions)
 
 
 @register("exploration", "linear")

@@ -24,14 +24,14 @@ class Learner:
     """Acts with the online network and learns from minibatches."""
 
     def __init__(self, context: Context, net: QNetwork, agent: Agent, optimizer: Optimizer):
-        self._net = net
         self._agent = agent
         self._optimizer = optimizer
         self.lr = optimizer.lr
         self.params = net.init(context.seeds).to(context.dtype)
         self.target_params = self.params.clone()
         # Views once and for all: the matrices are only ever changed in place.
-        self._online = partial(net, net.views(self.params))
+        self._leaves = [view.requires_grad_() for view in net.views(self.params.detach())]
+        self._online = partial(net, self._leaves)
         self._target = partial(net, net.views(self.target_params))
         self._updates = 0  # since the metrics were taken
         self._sums = self._norm_sum = torch.empty(0)  # [4, S, B] and [S], of those updates
@@ -48,11 +48,11 @@ class Learner:
             batch: leading dims [S, B].
             env_step: sets the learning rate.
         """
-        params = self.params.detach().requires_grad_()
-        loss = self._agent.loss(partial(self._net, self._net.views(params)), self._target, batch)
+        loss = self._agent.loss(self._online, self._target, batch)
         # Mean over the batch, sum over seeds: each seed's gradient is what it would be alone.
         share = batch.weight / batch.weight.shape[1]
-        (grad,) = torch.autograd.grad(loss.loss, params, grad_outputs=share)
+        grads = torch.autograd.grad(loss.loss, self._leaves, grad_outputs=share)
+        grad = torch.cat([grad.flatten(1) for grad in grads], dim=1)
         norm = self._optimizer.step(self.params, grad, self.lr(env_step))
         if self._agent.target_every is None:
             self.update_target()
@@ -71,8 +71,9 @@ class Learner:
         self._updates = 0
         return dict(zip(METRICS, means, strict=True))
 
+    @torch.no_grad()
     def _add_metrics(self, loss: Loss, norm: Tensor) -> None:
-        values = torch.stack([loss.loss.detach(), *loss[1:]])
+        values = torch.stack(loss)
         if self._updates:
             self._sums += values
             self._norm_sum += norm

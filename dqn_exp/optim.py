@@ -5,6 +5,7 @@ one call serves all seeds, and no seed touches another.
 Letters: S seeds, P parameters.
 """
 
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -38,9 +39,9 @@ class Rule(Protocol):
     n_states: int  # state matrices [S, P], zero at first
 
     def __call__(
-        self, params: Tensor, grad: Tensor, states: list[Tensor], lr: float, step: int
+        self, params: Tensor, grad: Tensor, states: list[Tensor], lr: float, updates: Tensor
     ) -> None:
-        """Update params and states [S, P] in place; `step` counts from 1."""
+        """Update params and states [S, P] in place; `updates` counts this one, from 1."""
         ...
 
 
@@ -50,29 +51,24 @@ class Adam:
     def __init__(
         self, betas: list[float], eps: float, weight_decay: float, amsgrad: bool, decoupled: bool
     ):
-        self.beta1, self.beta2 = betas
-        self.eps = eps
-        self.weight_decay = weight_decay
-        self.amsgrad = amsgrad
-        self.decoupled = decoupled
         self.n_states = 3 if amsgrad else 2
+        # The kernel behind torch.optim's fused=True, called without torch.optim, whose bookkeeping
+        # takes longer than the update of a small net; ten separate operations take longer still.
+        self._update = partial(
+            torch._fused_adamw_ if decoupled else torch._fused_adam_,
+            beta1=betas[0],
+            beta2=betas[1],
+            eps=eps,
+            weight_decay=weight_decay,
+            amsgrad=amsgrad,
+            maximize=False,
+        )
 
     def __call__(
-        self, params: Tensor, grad: Tensor, states: list[Tensor], lr: float, step: int
+        self, params: Tensor, grad: Tensor, states: list[Tensor], lr: float, updates: Tensor
     ) -> None:
         mean, square, *largest = states
-        if self.weight_decay and self.decoupled:
-            params.mul_(1.0 - lr * self.weight_decay)
-        elif self.weight_decay:
-            grad = grad + self.weight_decay * params
-        mean.lerp_(grad, 1.0 - self.beta1)
-        square.mul_(self.beta2).addcmul_(grad, grad, value=1.0 - self.beta2)
-        if self.amsgrad:
-            square = torch.maximum(largest[0], square, out=largest[0])
-        bias1, bias2 = 1.0 - self.beta1**step, (1.0 - self.beta2**step) ** 0.5
-        # Kingma & Ba sec. 2, end: the bias corrections moved into the step size and eps.
-        denominator = square.sqrt().add_(self.eps * bias2)
-        params.addcdiv_(mean, denominator, value=-lr * bias2 / bias1)
+        self._update([params], [grad], [mean], [square], largest, [updates], lr=lr)
 
 
 class RMSprop:
@@ -86,7 +82,7 @@ class RMSprop:
         self.n_states = 2
 
     def __call__(
-        self, params: Tensor, grad: Tensor, states: list[Tensor], lr: float, step: int
+        self, params: Tensor, grad: Tensor, states: list[Tensor], lr: float, updates: Tensor
     ) -> None:
         square, velocity = states
         if self.weight_decay:
@@ -105,7 +101,7 @@ class SGD:
         self.n_states = 1
 
     def __call__(
-        self, params: Tensor, grad: Tensor, states: list[Tensor], lr: float, step: int
+        self, params: Tensor, grad: Tensor, states: list[Tensor], lr: float, updates: Tensor
     ) -> None:
         (velocity,) = states
         if self.weight_decay:
@@ -123,7 +119,7 @@ class Optimizer:
         self._anneal_steps = context.total_steps if anneal else None
         self._clip = Clip(**clip)
         self._states: list[Tensor] = []
-        self._updates = 0
+        self._updates = torch.zeros((), device=context.device)
 
     def lr(self, env_step: int) -> float:
         """The learning rate at an env step: constant, or annealed linearly to 0 at the last one."""

@@ -1,7 +1,9 @@
 """Temporal-difference maths as pure functions on tensors [..., A] or [...]; no networks, no state."""
 
+import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+NO_REDUCTION = 0  # the operators under torch.nn.functional, without its checks and broadcasts
 
 
 def select(q: Tensor, action: Tensor) -> Tensor:
@@ -25,17 +27,17 @@ def target(reward: Tensor, discount: Tensor, bootstrap: Tensor) -> Tensor:
     `discount` is gamma^n (1 - terminated), so termination, truncation and windows of any length need
     no branches (Sutton & Barto 2018, sec. 7.1; Pardo et al. 2018 on time limits).
     """
-    return reward + discount * bootstrap
+    return torch.addcmul(reward, discount, bootstrap)
 
 
 def huber(estimate: Tensor, target: Tensor) -> Tensor:
     """With x = target - estimate: 0.5 x^2 where |x| <= 1, else |x| - 0.5; all [...]. Huber 1964."""
-    return F.huber_loss(estimate, target, reduction="none")
+    return torch.ops.aten.huber_loss.default(estimate, target, NO_REDUCTION)
 
 
 def squared(estimate: Tensor, target: Tensor) -> Tensor:
     """(target - estimate)^2, all [...]."""
-    return F.mse_loss(estimate, target, reduction="none")
+    return torch.ops.aten.mse_loss.default(estimate, target, NO_REDUCTION)
 
 
 LOSSES = {"huber": huber, "mse": squared}

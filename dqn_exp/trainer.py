@@ -37,43 +37,45 @@ class Trainer:
     log_every: int
     progress: bool  # show a bar, if standard error is a terminal
 
-    def run(self) -> Evaluation:
-        """Train for `total_steps`; returns the final greedy evaluation."""
-        total, N = self.context.total_steps, self.context.n_envs
+    def __post_init__(self) -> None:
         self.step = self.gradient_step = 0
         self._eval_seconds = 0.0
+        self._obs = self.env.reset()
         self._start_interval()
-        self._began = self._interval_began
-        obs = self.env.reset()
+
+    def run(self) -> Evaluation:
+        """Train for `total_steps`; returns the final greedy evaluation."""
+        began, total = self._clock(), self.context.total_steps
         with tqdm(total=total, unit="step", disable=None if self.progress else True) as bar:
             while self.step < total:
-                q = self.learner.q(obs)
-                action = self.exploration.act(q, self.step, self.env.episode_counts)
-                transition, obs = self.env.step(action)
-                self.buffer.add(transition)
-                self.step += N
-                if self.step >= self.learning_starts:
-                    for _ in range(self._times(self.train_every) * self.updates):
-                        self._update()
-                if self.agent.target_every and self._times(self.agent.target_every):
-                    self.learner.update_target()
+                self.act_and_learn()
                 if self._times(self.log_every) or self.step == total:
                     self._log()
                     bar.update(self.step - bar.n)
                 if self._times(self.eval_every) and self.step < total:
                     self._evaluate(rounds=1)
-        self.seconds = self._clock() - self._began
+        self.seconds = self._clock() - began
         return self._evaluate(rounds=self.final_rounds)
+
+    def act_and_learn(self) -> None:
+        """One step of every env, and the updates due after it."""
+        q = self.learner.q(self._obs)
+        action = self.exploration.act(q, self.step, self.env.episode_counts)
+        transition, self._obs = self.env.step(action)
+        self.buffer.add(transition)
+        self.step += self.context.n_envs
+        if self.step >= self.learning_starts:
+            for _ in range(self._times(self.train_every) * self.updates):
+                batch = self.buffer.sample(self.batch_size, self.gradient_step)
+                td_abs = self.learner.update(batch, self.step)
+                self.buffer.update_priorities(batch.index, td_abs)
+                self.gradient_step += 1
+        if self.agent.target_every and self._times(self.agent.target_every):
+            self.learner.update_target()
 
     def _times(self, every: int) -> int:
         """How many multiples of `every` the last step of N envs reached."""
         return self.step // every - (self.step - self.context.n_envs) // every
-
-    def _update(self) -> None:
-        batch = self.buffer.sample(self.batch_size, self.gradient_step)
-        td_abs = self.learner.update(batch, self.step)
-        self.buffer.update_priorities(batch.index, td_abs)
-        self.gradient_step += 1
 
     def _clock(self) -> float:
         """Seconds on a monotonic clock that stands still during evaluation."""

@@ -39,7 +39,7 @@ class Transition(NamedTuple):
 
     obs: Tensor  # [S, N, *obs]
     action: Tensor  # [S, N] int64
-    reward: Tensor  # [S, N] float32
+    reward: Tensor  # [S, N]
     next_obs: Tensor  # [S, N, *obs] the true successor, never an obs after a reset
     terminated: Tensor  # [S, N] bool: a terminal state, nothing to bootstrap from
     truncated: Tensor  # [S, N] bool: cut off (a time limit); the successor still has a value
@@ -63,8 +63,8 @@ class Loss(NamedTuple):
 
     loss: Tensor  # per sample, with gradient, before importance weights
     td_abs: Tensor  # |target - estimate|, detached
-    q: Tensor  # estimate Q(s, a), detached
-    target: Tensor  # detached
+    q: Tensor  # estimate Q(s, a)
+    target: Tensor  # what it was moved towards, detached
 
 
 class Episode(NamedTuple):

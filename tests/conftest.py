@@ -1,19 +1,14 @@
 """The real config, shrunk and redirected to a temporary folder; environments with known values."""
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
 from dqn_exp import config
 from dqn_exp.experiment import Experiment
-
-CONF = Path(__file__).parent.parent / "conf"
 
 config.register_schemas()
 
@@ -31,15 +26,9 @@ TINY = [
 ]
 
 
-def load(*overrides: str) -> dict[str, Any]:
-    """The shipped config with overrides, checked, as the command line would give it."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return config.load(compose("config", overrides=list(overrides)))
-
-
 def options(group: str) -> list[str]:
     """The shipped options of a config group."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    return sorted(path.stem for path in (config.CONF / group).glob("*.yaml"))
 
 
 @pytest.fixture
@@ -47,7 +36,8 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Experiment]:
     """Builds an experiment from TINY and overrides, in a folder of its own."""
 
     def build(*overrides: str, dtype: torch.dtype = torch.float32) -> Experiment:
-        return Experiment(load(*TINY, *overrides), tmp_path_factory.mktemp("run"), dtype=dtype)
+        folder = tmp_path_factory.mktemp("run")
+        return Experiment(config.compose(*TINY, *overrides), folder, dtype=dtype)
 
     return build
 

@@ -3,10 +3,11 @@
 import re
 
 import pytest
-from conftest import CONF, load, options
+from conftest import options
 from hydra.errors import HydraException
 
 from dqn_exp import config
+from dqn_exp.config import compose
 from dqn_exp.registry import ConfigError, keys
 
 OPTIONS = [(group, option) for group in config.PARTS for option in options(group)]
@@ -14,13 +15,13 @@ OPTIONS = [(group, option) for group in config.PARTS for option in options(group
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_shipped_option_gives_its_part_exactly_its_keys(group: str, option: str) -> None:
-    node = load(f"{group}={option}")[group]
+    node = compose(f"{group}={option}")[group]
     assert set(node) - {"name"} == set(keys(group, node["name"]))
 
 
 @pytest.mark.parametrize("preset", options("experiment"))
 def test_every_shipped_preset_is_valid(preset: str) -> None:
-    load(f"experiment={preset}")
+    compose(f"experiment={preset}")
 
 
 def test_every_value_of_the_default_config_has_a_schema() -> None:
@@ -33,7 +34,7 @@ def test_every_value_of_the_default_config_has_a_schema() -> None:
         ]
         return [path for group in nested for path in group]
 
-    assert set(paths(load())) <= documented
+    assert set(paths(compose())) <= documented
 
 
 @pytest.mark.parametrize(
@@ -72,30 +73,30 @@ def test_every_value_of_the_default_config_has_a_schema() -> None:
 )
 def test_a_bad_value_is_named_with_what_is_allowed(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
-        load(override)
+        compose(override)
 
 
 def test_all_problems_are_listed_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        load("agent.gamma=2", "buffer.capacity=0", "+agent.typo=1")
+        compose("agent.gamma=2", "buffer.capacity=0", "+agent.typo=1")
     assert len(caught.value.problems) == 3
 
 
 def test_per_betas_must_not_fall() -> None:
     with pytest.raises(ConfigError, match=r"buffer\.beta_start=0\.9: must be at most"):
-        load("buffer=per", "buffer.beta_start=0.9", "buffer.beta_end=0.5")
+        compose("buffer=per", "buffer.beta_start=0.9", "buffer.beta_end=0.5")
 
 
 @pytest.mark.parametrize("override", ["agent.lr=1", "seeds=true", "optim.lr=abc", "agent=dqnn"])
 def test_wrong_types_and_unknown_keys_fail_while_composing(override: str) -> None:
     with pytest.raises(HydraException):
-        load(override)
+        compose(override)
 
 
 def test_seed_zero_is_a_real_seed() -> None:
-    assert load("seed=0")["seed"] == 0
+    assert compose("seed=0")["seed"] == 0
 
 
 def test_the_help_has_a_line_for_every_group() -> None:
-    for group in (path.name for path in CONF.iterdir() if path.is_dir()):
+    for group in (path.name for path in config.CONF.iterdir() if path.is_dir()):
         assert re.search(rf"^  {group} +\w", config.help_text(), flags=re.MULTILINE)

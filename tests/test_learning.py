@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from conftest import load
 
+from dqn_exp.config import compose
 from dqn_exp.experiment import Experiment
 
 
@@ -15,5 +15,5 @@ from dqn_exp.experiment import Experiment
 def test_cartpole_is_solved_within_50000_steps(
     tmp_path: Path, agent: str, buffer: str, net: str
 ) -> None:
-    config = load("seeds=10", f"agent={agent}", f"buffer={buffer}", f"net={net}")
+    config = compose("seeds=10", f"agent={agent}", f"buffer={buffer}", f"net={net}")
     assert Experiment(config, tmp_path).run() >= 475  # IQM over seeds of 100 greedy episodes

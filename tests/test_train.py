@@ -113,10 +113,10 @@ def test_bash_completes_groups_and_options() -> None:
     shell.sendline(f'export PATH="{Path(sys.executable).parent}:$PATH"')
     shell.sendline('eval "$(python train.py -sc install=bash)"; echo rea""dy')
     shell.expect_exact("ready")
-    shell.send("python train.py agent=\t")
-    shell.expect_exact("agent=d")  # what all options begin with
-    shell.send("\t\t")
-    shell.expect("agent=ddqn.*agent=dqn")
+    shell.send("python train.py agent=dd\t")
+    shell.expect_exact("agent=ddqn")
+    shell.send(" net=du\t")
+    shell.expect_exact("net=dueling")
     shell.close(force=True)
 
 

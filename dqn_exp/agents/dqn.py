@@ -37,4 +37,4 @@ class DQN:
             bootstrap = self.bootstrap(online, target, batch.next_obs)
             y = td.target(batch.reward, batch.discount, bootstrap)
             td_abs = (y - q).abs()
-        return Loss(self._loss(q, y), td_abs, q.detach(), y)
+        return Loss(self._loss(q, y), td_abs, q, y)

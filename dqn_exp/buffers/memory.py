@@ -28,7 +28,7 @@ def available_bytes(device: torch.device) -> int:
 def human(n_bytes: float) -> str:
     """'3.1 MB'."""
     for unit in ("B", "kB", "MB", "GB"):
-        if n_bytes < 1000:
+        if n_bytes < 999.5:
             return f"{n_bytes:.3g} {unit}"
         n_bytes /= 1000
     return f"{n_bytes:,.3g} TB"

@@ -40,7 +40,7 @@ class PrioritizedBuffer:
         self._envs = torch.arange(context.n_envs, device=device).expand(S, -1)
         self._draws = rng.Blocks(rng.uniform, context.seeds, "replay")
         self._alpha, self._epsilon = alpha, epsilon
-        self._beta_schedule = (beta_start, beta_end, max(1, context.total_updates))
+        self._beta_schedule = (beta_start, beta_end, max(1, context.total_updates - 1))
         self._beta = beta_start
         self._weight = torch.ones(S, 1, dtype=context.dtype, device=device)
         self.n_bytes = self._ring.n_bytes
@@ -62,7 +62,9 @@ class PrioritizedBuffer:
         """
         share = self._tree.total().unsqueeze(1) / batch_size
         stratum = torch.arange(batch_size, device=share.device)
-        index = self._tree.find((stratum + self._draws(step, (batch_size,))) * share)
+        # In the tree's precision: float32 would miss rare transitions of a large buffer.
+        position = stratum + self._draws(step, (batch_size,)).to(self._tree.dtype)
+        index = self._tree.find(position * share)
         priority = self._tree.leaves.gather(1, index)
         self._beta = schedules.linear(step, *self._beta_schedule)
         # size and total are the same for all of a seed, so they cancel in the division.

@@ -29,7 +29,7 @@ class Ring:
     def __init__(self, context: Context, agent: Agent, capacity: int, extra_bytes: int = 0):
         S, N = context.n_seeds, context.n_envs
         self.capacity = capacity
-        self._n_envs, self._time = N, capacity // N
+        self._n_envs, self._time, self._n_step = N, capacity // N, agent.n_step
         fields = {
             "obs": (context.spec.obs_shape, context.spec.obs_dtype),
             "action": ((), torch.int64),
@@ -54,8 +54,8 @@ class Ring:
             for name, (shape, dtype) in fields.items()
         }
         self._flat = {name: data.flatten(0, 2) for name, data in self._data.items()}
-        self._row = torch.arange(S, device=context.device)[:, None, None] * capacity
-        steps = torch.arange(agent.n_step + 1, device=context.device)
+        self._row = torch.arange(S, device=context.device).unsqueeze(1) * capacity
+        steps = torch.arange(self._n_step + 1, device=context.device)
         powers = agent.gamma ** steps.to(context.dtype)
         self._powers, self._discounts = powers[:-1], powers[1:]  # at, and after, step k of a window
         self._window = steps[:-1] * N
@@ -76,10 +76,11 @@ class Ring:
         data["reward"][:, head] = reward
         data["next_obs"][:, head] = next_obs
         data["continues"][:, head] = ~terminated
-        # Nothing lies beyond the newest transition yet; what it really was is told at the next step.
-        data["stop"][:, head - 1] = self._newest_ended
-        data["stop"][:, head] = True
-        self._newest_ended = terminated | truncated
+        if self._n_step > 1:
+            # Nothing lies beyond the newest transition yet; what it really was is told next time.
+            data["stop"][:, head - 1] = self._newest_ended
+            data["stop"][:, head] = True
+            self._newest_ended = terminated | truncated
         self._head = (head + 1) % self._time
         self._filled = min(self._filled + 1, self._time)
         return head * self._n_envs
@@ -89,15 +90,19 @@ class Ring:
 
         A window ends early at its episode's end and at the newest transition of its env.
         """
-        flat = self._flat
-        slots = (index.unsqueeze(-1) + self._window) % self.capacity + self._row
-        reward, last = td.n_step(flat["reward"][slots], flat["stop"][slots], self._powers)
-        first, final = slots[..., 0], td.select(slots, last)
+        flat, first = self._flat, index + self._row
+        if self._n_step == 1:  # the common case, for which a window costs more than it gives
+            reward, discount, final = flat["reward"].take(first), self._discounts, first
+        else:
+            slots = (index.unsqueeze(-1) + self._window) % self.capacity + self._row.unsqueeze(-1)
+            rewards, stop = flat["reward"].take(slots), flat["stop"].take(slots)
+            reward, last = td.n_step(rewards, stop, self._powers)
+            discount, final = self._discounts.take(last), td.select(slots, last)
         return Batch(
             obs=flat["obs"][first],
-            action=flat["action"][first],
+            action=flat["action"].take(first),
             reward=reward,
-            discount=self._discounts[last] * flat["continues"][final],
+            discount=discount * flat["continues"].take(final),
             next_obs=flat["next_obs"][final],
             weight=weight,
             index=index,

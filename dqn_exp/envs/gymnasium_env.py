@@ -51,7 +51,7 @@ class GymnasiumEnv:
         # Built before the vector env, so that what is wrong with the id or spaces is said plainly.
         self.spec, self._first_action = _spec(id, kwargs, wrappers)
         self._envs = SyncVectorEnv(
-            [lambda: _make(id, kwargs, wrappers)] * (len(seeds) * n),
+            [lambda: _make(id, {**kwargs, "disable_env_checker": True}, wrappers)] * (len(seeds) * n),
             copy=False,  # observations are copied to the device anyway
             autoreset_mode=AutoresetMode.DISABLED,
         )
@@ -79,7 +79,7 @@ class GymnasiumEnv:
         transition = Transition(
             obs,
             action,
-            self._tensor(reward.astype(np.float32)),
+            self._tensor(reward),
             self._observe(next_obs),
             self._tensor(terminated),
             self._tensor(truncated),
@@ -103,7 +103,7 @@ class GymnasiumEnv:
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         """[S * N, ...] of the host as [S, N, ...] on the device."""
-        return torch.from_numpy(array.reshape(*self._shape, *array.shape[1:])).to(self._device)
+        return torch.from_numpy(array.reshape(self._shape + array.shape[1:])).to(self._device)
 
     def _finish_episodes(self, done: np.ndarray, statistics: dict) -> None:
         n_envs = self._shape[1]

@@ -1,8 +1,7 @@
 """Seed-batched layers over one parameter matrix.
 
-All parameters of all seeds are one matrix [S, P]. A network lays its layers out in it once; a forward
-pass splits the matrix into views (whose backward is a single concatenation, so the gradient is one
-[S, P] matrix too) and multiplies with the seed as the batch dimension of `baddbmm`.
+All parameters of all seeds are one matrix [S, P]. A network lays its layers out in it once; their
+weights are views of it, and multiply with the seed as the batch dimension of `baddbmm`.
 Letters: S seeds, B batch, P parameters.
 """
 

@@ -1,0 +1,128 @@
+"""Exploration: schedules at known steps, and random actions as often as they say."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from dqn_exp.registry import build, discover, names
+from dqn_exp.types import Context, Exploration, Spec
+
+discover("dqn_exp.exploration")
+
+N, A, CALLS = 5, 4, 800
+SEEDS = torch.tensor([3, 8])
+NODES: dict[str, dict[str, Any]] = {
+    "linear": {"start": 0.9, "end": 0.1, "decay_steps": 1000},
+    "exponential": {"start": 0.9, "end": 0.05, "decay_steps": 1000},
+    "constant": {"start": 0.3},
+    "per_episode": {"start": 0.5, "end": 0.01},
+}
+
+
+def make(name: str, seeds: Tensor = SEEDS, **keys: float) -> Exploration:
+    spec = Spec((4,), torch.float32, A)
+    context = Context(seeds, N, spec, torch.device("cpu"), torch.float32, 1000, 100)
+    return build("exploration", {"name": name, **NODES[name], **keys}, context)
+
+
+def greedy_on_last(n_seeds: int) -> Tensor:
+    """Q-values [S, N, A] whose largest is that of the last action."""
+    return torch.arange(A, dtype=torch.float32).expand(n_seeds, N, A)
+
+
+def actions(part: Exploration, episode: list[int], calls: range = range(CALLS)) -> Tensor:
+    """Actions [S, calls, N] of consecutive calls, N env steps apart."""
+    q = greedy_on_last(len(episode))
+    return torch.stack([part.act(q, call * N, torch.tensor(episode)) for call in calls], dim=1)
+
+
+def test_every_exploration_is_tested_here() -> None:
+    assert set(NODES) == set(names("exploration"))
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "expected"),
+    [
+        ("linear", 0, 0.9),
+        ("linear", 250, 0.7),
+        ("linear", 999, 0.1008),
+        ("linear", 1000, 0.1),
+        ("linear", 5000, 0.1),
+        # EPS_END + (EPS_START - EPS_END) * exp(-steps_done / EPS_DECAY), the PyTorch DQN tutorial.
+        ("exponential", 0, 0.9),
+        ("exponential", 1000, 0.05 + 0.85 / math.e),
+        ("exponential", 2500, 0.05 + 0.85 * math.exp(-2.5)),
+        ("exponential", 10**6, 0.05),
+        ("constant", 0, 0.3),
+        ("constant", 10**6, 0.3),
+    ],
+)
+def test_epsilon_at_known_steps(name: str, step: int, expected: float) -> None:
+    assert make(name).epsilon(step, torch.tensor([0, 7])) == pytest.approx(expected, abs=1e-12)
+
+
+def test_epsilon_per_episode_counts_each_seeds_own_episodes() -> None:
+    epsilon = make("per_episode").epsilon(123, torch.tensor([0, 1, 4, 49, 99]))
+    assert torch.as_tensor(epsilon).tolist() == pytest.approx([0.5, 0.25, 0.1, 0.01, 0.01])
+
+
+@pytest.mark.parametrize("epsilon", [0.05, 0.3, 1.0])
+@pytest.mark.parametrize("seed", range(2))
+def test_actions_are_random_with_probability_epsilon(epsilon: float, seed: int) -> None:
+    taken = actions(make("constant", start=epsilon), [0, 0])[seed]
+    expected = np.full(A, epsilon / A)
+    expected[-1] += 1 - epsilon
+    counts = taken.flatten().bincount(minlength=A).numpy()
+    assert stats.chisquare(counts, expected * CALLS * N).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("name", sorted(NODES))
+def test_epsilon_zero_is_greedy(name: str) -> None:
+    zero = dict.fromkeys({"start", "end"} & set(NODES[name]), 0.0)
+    assert (actions(make(name, SEEDS, **zero), [0, 3]) == A - 1).all()
+
+
+def test_the_greedy_action_is_each_envs_own() -> None:
+    q = torch.eye(A)[torch.tensor([[0, 1, 2, 3, 0], [3, 2, 1, 0, 2]])]
+    taken = make("constant", start=0.0).act(q, 0, torch.tensor([0, 0]))
+    assert taken.tolist() == [[0, 1, 2, 3, 0], [3, 2, 1, 0, 2]]
+    assert taken.dtype == torch.int64
+
+
+@pytest.mark.parametrize("name", ["linear", "exponential"])
+def test_a_schedule_is_what_actions_follow(name: str) -> None:
+    part = make(name, start=1.0, end=0.0, decay_steps=N * CALLS)
+    explored = (actions(part, [0, 0], range(3 * CALLS)) != A - 1).float().mean((0, 2)) * A / (A - 1)
+    for third in range(3):
+        calls = range(third * CALLS, (third + 1) * CALLS)
+        expected = sum(float(part.epsilon(N * c, torch.tensor([0, 0]))) for c in calls) / CALLS
+        assert explored[calls.start : calls.stop].mean().item() == pytest.approx(expected, abs=0.025)
+
+
+def test_each_seed_explores_by_its_own_episodes() -> None:
+    taken = actions(make("per_episode", start=1.0, end=0.0), [0, 10**9])
+    assert stats.chisquare(taken[0].flatten().bincount(minlength=A).numpy()).pvalue > 1e-3
+    assert (taken[1] == A - 1).all()
+
+
+def test_draws_depend_on_the_seed_value_and_the_step_alone() -> None:
+    together = actions(make("constant", torch.tensor([9, 8, 3]), start=1.0), [0, 0, 0])
+    assert torch.equal(together[1:2], actions(make("constant", SEEDS[1:], start=1.0), [0]))
+    assert torch.equal(together[[2, 1]], actions(make("constant", start=1.0), [0, 0]))
+    part = make("constant", start=1.0)
+    for call in (700, 3, 421):  # in any order, as after a resume
+        alone = actions(part, [0, 0], range(call, call + 1))
+        assert torch.equal(alone[:, 0], together[[2, 1], call])
+
+
+def test_seeds_steps_and_envs_draw_unrelated_actions() -> None:
+    taken = actions(make("constant", start=1.0), [0, 0])
+    pairs = [(taken[0], taken[1]), (taken[:, 1:], taken[:, :-1]), (taken[..., 1:], taken[..., :-1])]
+    for first, second in pairs:
+        table = torch.zeros(A, A).index_put_((first, second), torch.tensor(1.0), accumulate=True)
+        assert stats.chisquare(table.flatten().numpy()).pvalue > 1e-3
