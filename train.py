@@ -13,7 +13,6 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from dqn_exp import config
-from dqn_exp.registry import ConfigError
 
 config.register_schemas()
 exit_code = 2  # until a run has been built, what fails is its configuration
@@ -22,14 +21,13 @@ exit_code = 2  # until a run has been built, what fails is its configuration
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> float:
     """Run one job; returns the objective for sweepers."""
-    from dqn_exp.experiment import Experiment  # after --help has been answered: it imports torch
+    from dqn_exp.experiment import Experiment  # not above: --help need not wait for torch
 
     global exit_code
-    hydra_config = HydraConfig.get()
-    alone = hydra_config.mode == RunMode.RUN
+    job = HydraConfig.get()
     try:
-        experiment = Experiment(config.load(cfg), Path(hydra_config.runtime.output_dir), alone)
-    except ConfigError as error:
+        experiment = Experiment(config.load(cfg), Path(job.runtime.output_dir), job.mode == RunMode.RUN)
+    except config.ConfigError as error:
         raise CompactHydraException(str(error)) from error
     exit_code = 1
     return experiment.run()

@@ -52,10 +52,11 @@ class Adam:
         self, betas: list[float], eps: float, weight_decay: float, amsgrad: bool, decoupled: bool
     ):
         self.n_states = 3 if amsgrad else 2
+        ops = torch.ops.aten
         # The kernel behind torch.optim's fused=True, called without torch.optim, whose bookkeeping
         # takes longer than the update of a small net; ten separate operations take longer still.
         self._update = partial(
-            torch._fused_adamw_ if decoupled else torch._fused_adam_,
+            (ops._fused_adamw_ if decoupled else ops._fused_adam_).default,
             beta1=betas[0],
             beta2=betas[1],
             eps=eps,

@@ -37,8 +37,9 @@ class Tracker:
         self._seeds = seeds
         self._writers = [EventFileWriter(str(run_dir / f"seed={seed}")) for seed in seeds]
         for seed, writer in zip(seeds, self._writers, strict=True):
-            # Written into the run itself: a nested run of its own would double every curve.
-            trial = f"{run_dir.parent.name}/{run_dir.name}/seed={seed}"
+            # Written into the run itself: a nested run of its own would double every curve. The tab
+            # shows the beginning of the name, which must be unique as a whole.
+            trial = f"{run_dir.name} seed={seed} ({run_dir.parent})"
             summary = summary_v2.hparams_pb({**hparams, "seed": seed}, trial_id=trial)
             writer.add_event(Event(wall_time=time.time(), summary=summary))
         self._metrics_file = (run_dir / "metrics.csv").open("w", newline="")

@@ -72,5 +72,5 @@ class Probe(gymnasium.Env):
         return self._obs(), self._reward + self._bonus * int(action), terminated, False, {}
 
 
-gymnasium.register("ProbeEnding-v0", Probe, max_episode_steps=100)
-gymnasium.register("ProbeEndless-v0", Probe, max_episode_steps=5)
+gymnasium.register("ProbeEnding-v0", "conftest:Probe", max_episode_steps=100)
+gymnasium.register("ProbeEndless-v0", "conftest:Probe", max_episode_steps=5)

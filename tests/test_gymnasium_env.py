@@ -10,6 +10,22 @@ from dqn_exp.envs.gymnasium_env import GymnasiumEnv
 from dqn_exp.registry import ConfigError
 
 
+class FromFive(gymnasium.Env):
+    """Actions 5, 6 and 7; the observation is the last one taken."""
+
+    observation_space = gymnasium.spaces.Box(0.0, 9.0, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(3, start=5)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.full(1, action, np.float32), 0.0, False, False, {}
+
+
+gymnasium.register("FromFive-v0", "test_gymnasium_env:FromFive", max_episode_steps=9)
+
+
 def build(*seeds: int, stream: str = "train", **options) -> GymnasiumEnv:
     node = {"name": "gymnasium", "id": "CartPole-v1", "n": 1, "max_episode_steps": None}
     node |= {"kwargs": {}, "wrappers": [], **options}
@@ -98,24 +114,10 @@ def test_discrete_observations_become_one_hot_bytes(id: str, n_steps: int) -> No
 
 
 def test_actions_that_do_not_start_at_zero_are_shifted() -> None:
-    class FromFive(gymnasium.Env):
-        observation_space = gymnasium.spaces.Box(0.0, 9.0, (1,), np.float32)
-        action_space = gymnasium.spaces.Discrete(3, start=5)
-
-        def reset(self, *, seed=None, options=None):
-            return np.zeros(1, np.float32), {}
-
-        def step(self, action):
-            return np.full(1, action, np.float32), 0.0, False, False, {}
-
-    gymnasium.register("FromFive-v0", FromFive, max_episode_steps=9)
-    try:
-        env = build(0, id="FromFive-v0")
-        env.reset()
-        assert env.spec.n_actions == 3
-        assert env.step(torch.full((1, 1), 2))[0].next_obs.item() == 7
-    finally:
-        gymnasium.registry.pop("FromFive-v0")
+    env = build(0, id="FromFive-v0")
+    env.reset()
+    assert env.spec.n_actions == 3
+    assert env.step(torch.full((1, 1), 2))[0].next_obs.item() == 7
 
 
 @pytest.mark.parametrize(

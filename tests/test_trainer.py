@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from dqn_exp.experiment import Experiment
+from dqn_exp.types import Batch
 
 Make = Callable[..., Experiment]
 
@@ -96,11 +97,18 @@ def test_logs_and_evaluations_come_at_their_intervals_and_at_the_end(make: Make)
         (["train.every=20", "env.n=3"], 14),
     ],
 )
-def test_updates_keep_their_ratio_to_env_steps(make: Make, overrides: list, updates: int) -> None:
+def test_updates_keep_their_ratio_to_env_steps(
+    make: Make, monkeypatch: pytest.MonkeyPatch, overrides: list[str], updates: int
+) -> None:
     experiment = make(*overrides)
     calls = []
     update = experiment.learner.update
-    experiment.learner.update = lambda batch, step: (calls.append(step), update(batch, step))[1]
+
+    def counted(batch: Batch, env_step: int) -> torch.Tensor:
+        calls.append(env_step)
+        return update(batch, env_step)
+
+    monkeypatch.setattr(experiment.learner, "update", counted)
     experiment.run()
     assert len(calls) == updates == experiment.context.total_updates
 
@@ -115,13 +123,15 @@ def test_the_learning_rate_falls_to_zero_and_beta_rises_to_one(make: Make) -> No
     assert betas[-1] == pytest.approx(1.0, abs=0.01)
 
 
-def test_a_hard_target_moves_only_at_its_multiples(make: Make) -> None:
+def test_a_hard_target_moves_only_at_its_multiples(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = make("agent.target={tau:1,every:90}")
     moves = []
     update_target = experiment.learner.update_target
-    experiment.learner.update_target = lambda: (
-        moves.append(int(experiment.env._steps)),
-        update_target(),
-    )
+
+    def counted() -> None:
+        moves.append(experiment.env._steps)
+        update_target()
+
+    monkeypatch.setattr(experiment.learner, "update_target", counted)
     experiment.run()
     assert moves == [90, 180, 270]
