@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from dqn_exp.evaluation import Evaluation, evaluate
 from dqn_exp.learner import Learner
@@ -46,7 +47,8 @@ class Trainer:
     def run(self) -> Evaluation:
         """Train for `total_steps`; returns the final greedy evaluation."""
         began, total = self._clock(), self.context.total_steps
-        with tqdm(total=total, unit="step", disable=None if self.progress else True) as bar:
+        bar = tqdm(total=total, unit="step", disable=None if self.progress else True)
+        with bar, logging_redirect_tqdm():
             while self.step < total:
                 self.act_and_learn()
                 if self._times(self.log_every) or self.step == total:

@@ -14,7 +14,7 @@ from dqn_exp.agents.ddqn import DoubleDQN
 from dqn_exp.agents.dqn import DQN
 from dqn_exp.learner import METRICS, Learner
 from dqn_exp.nets.mlp import MLP
-from dqn_exp.optim import adamw, sgd
+from dqn_exp.optim import SGD, AdamW
 from dqn_exp.types import Batch, Context, Spec
 
 D, A, B, HIDDEN = 4, 3, 16, 20
@@ -36,9 +36,9 @@ def make(
     context = Context(seeds, 1, spec, torch.device("cpu"), dtype, 1000, 100)
     decay: dict[str, Any] = {"weight_decay": 0.01, "amsgrad": True, "anneal": True, "clip": VALUE_CLIP}
     if plain:
-        optimizer = sgd(context, lr=1.0, weight_decay=0.0, momentum=0.0, anneal=False, clip=NO_CLIP)
+        optimizer = SGD(context, lr=1.0, weight_decay=0.0, momentum=0.0, anneal=False, clip=NO_CLIP)
     else:
-        optimizer = adamw(context, lr=0.01, betas=[0.9, 0.999], eps=1e-8, **decay)
+        optimizer = AdamW(context, lr=0.01, betas=[0.9, 0.999], eps=1e-8, **decay)
     agent = rule(gamma=0.9, n_step=1, loss="huber", target={"tau": tau, "every": every})
     return Learner(context, MLP(context, hidden=[HIDDEN], activation="relu"), agent, optimizer)
 
