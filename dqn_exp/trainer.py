@@ -47,7 +47,7 @@ class Trainer:
     def run(self) -> Evaluation:
         """Train for `total_steps`; returns the final greedy evaluation."""
         began, total = self._clock(), self.context.total_steps
-        bar = tqdm(total=total, unit="step", disable=None if self.progress else True)
+        bar = tqdm(total=total, unit=" steps", disable=None if self.progress else True)
         with bar, logging_redirect_tqdm():
             while self.step < total:
                 self.act_and_learn()
