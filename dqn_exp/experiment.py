@@ -59,7 +59,8 @@ class Experiment:
         dtype: of parameters and values; float64 is for tests.
 
     Raises:
-        ConfigError: the parts do not fit together, or not into memory; nothing has been written.
+        ConfigError: the parts do not fit together, or not into memory, or the folder holds a run;
+            nothing has been written.
     """
 
     def __init__(
@@ -69,6 +70,8 @@ class Experiment:
         progress: bool = False,
         dtype: torch.dtype = torch.float32,
     ):
+        if (run_dir / "summary.json").exists():
+            raise ConfigError([f"hydra.run.dir={run_dir}: holds a run already; choose another folder"])
         torch.set_num_threads(config["threads"])
         # The moments of dead units decay into denormal numbers, which CPUs handle many times slower.
         torch.set_flush_denormal(True)

@@ -105,6 +105,15 @@ def test_a_failing_run_says_so_in_its_summary(make: Make, monkeypatch: pytest.Mo
     assert (summary["status"], summary["error"]) == ("failed", "StopIteration()")
 
 
+def test_a_folder_that_holds_a_run_is_not_written_over(make: Make) -> None:
+    first = make()
+    first.run()
+    episodes = (first.run_dir / "episodes.csv").read_text()
+    with pytest.raises(ConfigError, match="holds a run already"):
+        Experiment(first.config, first.run_dir)
+    assert (first.run_dir / "episodes.csv").read_text() == episodes
+
+
 def test_too_large_a_replay_is_refused_with_its_bytes(make: Make) -> None:
     with pytest.raises(ConfigError, match=r"buffer\.capacity=1000000000000.*need .* TB"):
         make("buffer.capacity=1_000_000_000_000")
