@@ -117,7 +117,7 @@ def test_the_learning_rate_falls_to_zero_and_beta_rises_to_one(make: Make) -> No
     experiment = make("buffer=per", "buffer.capacity=210", "log.every=50")
     experiment.run()
     rates = [value for _, value in column(experiment, "train/lr")]
-    assert rates == pytest.approx([1e-3 * (1 - step / 300) for step in range(50, 301, 50)], abs=1e-12)
+    assert rates == pytest.approx([3e-3 * (1 - step / 300) for step in range(50, 301, 50)], abs=1e-12)
     betas = [value for _, value in column(experiment, "buffer/beta")]
     assert betas == sorted(betas)
     assert betas[-1] == pytest.approx(1.0, abs=0.01)
