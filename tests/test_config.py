@@ -9,8 +9,9 @@ from hydra.errors import HydraException
 from dqn_exp import config
 from dqn_exp.config import compose
 from dqn_exp.registry import ConfigError, keys
+from dqn_exp.schema import PARTS
 
-OPTIONS = [(group, option) for group in config.PARTS for option in options(group)]
+OPTIONS = [(group, option) for group in PARTS for option in options(group)]
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)

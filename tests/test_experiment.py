@@ -11,9 +11,9 @@ from conftest import options
 from gymnasium.wrappers import ReshapeObservation
 from torch.testing import assert_close
 
-from dqn_exp.config import PARTS
 from dqn_exp.experiment import Experiment
 from dqn_exp.registry import ConfigError, register
+from dqn_exp.schema import PARTS
 
 Make = Callable[..., Experiment]
 CHOICES = [f"{group}={option}" for group in PARTS for option in options(group)]

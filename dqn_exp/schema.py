@@ -1,0 +1,200 @@
+"""Every config key: its type, meaning and range, as dataclasses.
+
+Values live in conf/*.yaml; a key here without one there is missing. What knows Hydra is config.py.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+MISSING: Any = "???"  # how OmegaConf writes a value that must be given
+
+Check = tuple[Callable[[Any], bool], str]  # (holds, what is allowed)
+ANY: Check = (lambda _: True, "")
+COUNT: Check = (lambda value: value >= 1, "an integer >= 1")
+NATURAL: Check = (lambda value: value >= 0, "an integer >= 0")
+POSITIVE: Check = (lambda value: 0 < value < float("inf"), "a number > 0")
+NOT_NEGATIVE: Check = (lambda value: 0 <= value < float("inf"), "a number >= 0")
+UNIT: Check = (lambda value: 0 <= value <= 1, "a number in [0, 1]")
+FRACTION: Check = (lambda value: 0 < value <= 1, "a number in (0, 1]")
+BELOW_ONE: Check = (lambda value: 0 <= value < 1, "a number in [0, 1)")
+WIDTHS: Check = (lambda value: all(width >= 1 for width in value), "a list of integers >= 1")
+
+
+def one_of(*names: str) -> Check:
+    """One of a few names."""
+    return lambda value: value in names, f"one of: {', '.join(names)}"
+
+
+def key(meaning: str, check: Check = ANY) -> Any:
+    """A config key: what it means, and the values allowed."""
+    return field(default=MISSING, metadata={"meaning": meaning, "check": check})
+
+
+ACTIVATIONS = one_of("relu", "tanh", "elu", "gelu", "silu", "leaky_relu")
+
+
+@dataclass
+class Target:
+    tau: float = key("step of the target network towards the online one; 1 copies it", FRACTION)
+    every: int | None = key("env steps between target steps; null: one with every update", COUNT)
+
+
+@dataclass
+class Agent:
+    name: str = key("learning rule in the registry")
+    gamma: float = key("discount per env step", UNIT)
+    n_step: int = key("env steps per return", COUNT)
+    loss: str = key("loss of the TD error", one_of("huber", "mse"))
+    target: Target = field(default_factory=Target)
+
+
+@dataclass
+class MLP:
+    name: str = key("network in the registry")
+    hidden: list[int] = key("units of each hidden layer", WIDTHS)
+    activation: str = key("nonlinearity between layers", ACTIVATIONS)
+
+
+@dataclass
+class Dueling(MLP):
+    stream_hidden: list[int] = key("hidden units of the value and advantage streams", WIDTHS)
+
+
+@dataclass
+class Uniform:
+    name: str = key("replay buffer in the registry")
+    capacity: int = key("transitions kept per seed", COUNT)
+
+
+@dataclass
+class PER(Uniform):
+    alpha: float = key("priority exponent; 0 samples uniformly", NOT_NEGATIVE)
+    beta_start: float = key("importance-weight exponent at the first update", UNIT)
+    beta_end: float = key("importance-weight exponent at the last update", UNIT)
+    epsilon: float = key("added to |TD| so that no priority is 0", POSITIVE)
+
+
+@dataclass
+class Clip:
+    kind: str = key("clip gradients by value, by each seed's global norm, or not at all",
+                    one_of("value", "norm", "none"))  # fmt: skip
+    max: float = key("largest absolute element, or norm", POSITIVE)
+
+
+@dataclass
+class Optim:
+    name: str = key("optimizer in the registry")
+    lr: float = key("learning rate", POSITIVE)
+    anneal: bool = key("decrease the learning rate linearly to 0 over total_steps")
+    weight_decay: float = key("weight decay", NOT_NEGATIVE)
+    clip: Clip = field(default_factory=Clip)
+
+
+@dataclass
+class Adam(Optim):
+    betas: list[float] = key(
+        "decay rates of the two moments",
+        (lambda v: len(v) == 2 and all(0 <= b < 1 for b in v), "two numbers in [0, 1)"),
+    )
+    eps: float = key("added to the denominator", POSITIVE)
+    amsgrad: bool = key("divide by the largest second moment so far")
+
+
+@dataclass
+class RMSprop(Optim):
+    alpha: float = key("decay rate of the mean square", BELOW_ONE)
+    eps: float = key("added to the denominator", POSITIVE)
+    momentum: float = key("momentum", BELOW_ONE)
+
+
+@dataclass
+class SGD(Optim):
+    momentum: float = key("momentum", BELOW_ONE)
+
+
+@dataclass
+class Constant:
+    name: str = key("exploration in the registry")
+    start: float = key("epsilon at the start", UNIT)
+
+
+@dataclass
+class PerEpisode(Constant):
+    end: float = key("smallest epsilon", UNIT)
+
+
+@dataclass
+class Decay(PerEpisode):
+    decay_steps: int = key("env steps of the decay: its length, or its time constant", COUNT)
+
+
+@dataclass
+class Env:
+    name: str = key("environment adapter in the registry")
+    id: str = key("Gymnasium id")
+    n: int = key("parallel envs per seed", COUNT)
+    max_episode_steps: int | None = key("time limit; null: the env's own", COUNT)
+    kwargs: dict[str, Any] = key("arguments for gymnasium.make")
+    wrappers: list[dict[str, Any]] = key("wrappers from the inside out: [{name: clip_reward, ...}]")
+
+
+@dataclass
+class Train:
+    batch_size: int = key("transitions per gradient step and seed", COUNT)
+    learning_starts: int = key("env steps before the first update", NATURAL)
+    every: int = key("env steps between updates", COUNT)
+    updates: int = key("gradient steps at each of them", COUNT)
+
+
+@dataclass
+class Eval:
+    every: int = key("env steps between greedy evaluations", COUNT)
+    episodes: int = key("episodes per seed of each, all in parallel", COUNT)
+    final_episodes: int = key("episodes per seed of the last; a multiple of episodes", COUNT)
+
+
+@dataclass
+class Log:
+    every: int = key("env steps between log points", COUNT)
+
+
+@dataclass
+class Config:
+    seed: int = key("first seed", NATURAL)
+    seeds: int = key("how many train in lockstep: seed, seed+1, ...", COUNT)
+    total_steps: int = key("env steps per seed", COUNT)
+    device: str = key("auto (cuda if there is one, else cpu), cpu, cuda, cuda:N or mps")
+    threads: int = key("CPU threads of torch; small nets lose with more than one", COUNT)
+    plugins: list[str] = key("modules to import first, which may register parts")
+    env: Any = key("environment")
+    agent: Any = key("learning rule")
+    net: Any = key("Q-network")
+    buffer: Any = key("replay buffer")
+    optim: Any = key("optimizer")
+    exploration: Any = key("exploration")
+    train: Train = field(default_factory=Train)
+    eval: Eval = field(default_factory=Eval)
+    log: Log = field(default_factory=Log)
+
+
+PARTS = (
+    "env",
+    "agent",
+    "net",
+    "buffer",
+    "optim",
+    "exploration",
+)  # nodes that name a registered part
+SCHEMAS: dict[str, dict[str, type]] = {  # group -> name -> schema; "" is the root
+    "": {"config": Config},
+    "env": {"gymnasium": Env},
+    "agent": {"dqn": Agent},
+    "net": {"mlp": MLP, "dueling": Dueling},
+    "buffer": {"uniform": Uniform, "per": PER},
+    "optim": {"adam": Adam, "rmsprop": RMSprop, "sgd": SGD},
+    "exploration": {"decay": Decay, "per_episode": PerEpisode, "constant": Constant},
+    "train": {"train": Train},
+    "eval": {"eval": Eval},
+    "log": {"log": Log},
+}
