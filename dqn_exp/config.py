@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from dqn_exp import registry
 from dqn_exp.registry import ConfigError, did_you_mean
-from dqn_exp.schema import PARTS, SCHEMAS
+from dqn_exp.schema import GROUPS, PARTS, SCHEMAS
 
 CONF = Path(__file__).parent.parent / "conf"
 
@@ -141,9 +141,9 @@ def help_text() -> str:
         "",
         "Groups (choose with group=option)",
     ]
-    for group in sorted(path for path in CONF.iterdir() if path.is_dir()):
-        options = ", ".join(sorted(path.stem for path in group.glob("*.yaml")))
-        lines.append(f"  {group.name:<12} {options}")
+    for group, meaning in GROUPS.items():
+        options = ", ".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
+        lines.append(f"  {group:<12} {meaning}: {options}")
     lines += ["", "Keys (set with key=value; --cfg job shows the values)"]
     for group, schemas in SCHEMAS.items():
         meanings = {k: v for schema in schemas.values() for k, v in _meanings(schema, group)}

@@ -178,6 +178,18 @@ class Config:
     log: Log = field(default_factory=Log)
 
 
+GROUPS = {  # of conf/, for the help
+    "env": "environment, and how many of it per seed",
+    "agent": "learning rule, discount, n-step, target network",
+    "net": "Q-network",
+    "buffer": "experience replay",
+    "optim": "optimizer, learning-rate annealing, clipping",
+    "exploration": "epsilon-greedy and its schedule",
+    "train": "when to learn, and from how much",
+    "eval": "greedy evaluation",
+    "log": "how often to log",
+    "experiment": "a preset: a whole recipe",
+}
 PARTS = (
     "env",
     "agent",

@@ -99,5 +99,6 @@ def test_seed_zero_is_a_real_seed() -> None:
 
 
 def test_the_help_has_a_line_for_every_group() -> None:
-    for group in (path.name for path in config.CONF.iterdir() if path.is_dir()):
-        assert re.search(rf"^  {group} +\w", config.help_text(), flags=re.MULTILINE)
+    for group in (path for path in config.CONF.iterdir() if path.is_dir()):
+        (line,) = re.findall(rf"^  {group.name} +\w.*: .*$", config.help_text(), flags=re.MULTILINE)
+        assert all(option in line for option in options(group.name))
