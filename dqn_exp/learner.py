@@ -7,9 +7,10 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import _engine_run_backward
 
 from dqn_exp.optim import Optimizer
-from dqn_exp.types import Agent, Batch, Context, Loss, QNetwork
+from dqn_exp.types import Agent, Batch, Context, QNetwork
 
 METRICS = (
     "train/td_loss",
@@ -18,6 +19,7 @@ METRICS = (
     "train/target_mean",
     "train/grad_norm",
 )
+METRICS_BLOCK = 32  # updates whose metrics are summed at once: one by one costs as much as Adam
 
 
 class Learner:
@@ -30,16 +32,17 @@ class Learner:
         self.params = net.init(context.seeds).to(context.dtype)
         self.target_params = self.params.clone()
         # Views once and for all: the matrices are only ever changed in place.
-        self._leaves = [view.requires_grad_() for view in net.views(self.params.detach())]
-        self._online = partial(net, self._leaves)
+        self._leaves = tuple(view.requires_grad_() for view in net.views(self.params.detach()))
+        self._online = partial(net, list(self._leaves))
+        self._acting = partial(net, net.views(self.params))  # the same, without gradient
         self._target = partial(net, net.views(self.target_params))
-        self._updates = 0  # since the metrics were taken
-        self._sums = self._norm_sum = torch.empty(0)  # [4, S, B] and [S], of those updates
+        self._pending: list[tuple[Tensor, ...]] = []  # metrics of updates not yet summed
+        self._sums = torch.zeros(len(METRICS), len(context.seeds))
+        self._updates = 0  # in the sums
 
-    @torch.inference_mode()
     def q(self, obs: Tensor) -> Tensor:
         """Q-values [S, N, A] of obs [S, N, *obs] under the online parameters."""
-        return self._agent.q_values(self._online(obs))
+        return self._agent.q_values(self._acting(obs))
 
     def update(self, batch: Batch, env_step: int) -> Tensor:
         """One gradient step of every seed on its minibatch; returns |TD error| [S, B].
@@ -51,12 +54,18 @@ class Learner:
         loss = self._agent.loss(self._online, self._target, batch)
         # Mean over the batch, sum over seeds: each seed's gradient is what it would be alone.
         share = batch.weight / batch.weight.shape[1]
-        grads = torch.autograd.grad(loss.loss, self._leaves, grad_outputs=share)
-        grad = torch.cat([grad.flatten(1) for grad in grads], dim=1)
+        # The engine call inside torch.autograd.grad, whose checks of its arguments take as long as a
+        # sixth of forward and backward together for a small net.
+        grads = _engine_run_backward(
+            (loss.loss,), (share,), False, False, self._leaves, False, accumulate_grad=False
+        )
+        grad = torch.cat([grad.view(len(grad), -1) for grad in grads], dim=1)
         norm = self._optimizer.step(self.params, grad, self.lr(env_step))
         if self._agent.target_every is None:
             self.update_target()
-        self._add_metrics(loss, norm)
+        self._pending.append((loss.loss.detach(), *loss[1:], norm))
+        if len(self._pending) == METRICS_BLOCK:
+            self._sum_metrics()
         return loss.td_abs
 
     def update_target(self) -> None:
@@ -65,18 +74,17 @@ class Learner:
 
     def take_metrics(self) -> dict[str, Tensor]:
         """Tag -> [S], averaged over the updates since the last call; empty if there were none."""
+        self._sum_metrics()
         if not self._updates:
             return {}
-        means = [*(self._sums / self._updates).mean(-1), self._norm_sum / self._updates]
-        self._updates = 0
+        means = self._sums / self._updates
+        self._sums, self._updates = torch.zeros_like(means), 0
         return dict(zip(METRICS, means, strict=True))
 
-    @torch.no_grad()
-    def _add_metrics(self, loss: Loss, norm: Tensor) -> None:
-        values = torch.stack(loss)
-        if self._updates:
-            self._sums += values
-            self._norm_sum += norm
-        else:
-            self._sums, self._norm_sum = values, norm
-        self._updates += 1
+    def _sum_metrics(self) -> None:
+        if self._pending:
+            *of_batch, norms = (torch.stack(values) for values in zip(*self._pending, strict=True))
+            sums = torch.stack([*(values.mean(-1) for values in of_batch), norms]).sum(1)
+            self._sums = self._sums.to(sums) + sums
+            self._updates += len(self._pending)
+            self._pending.clear()

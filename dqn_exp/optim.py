@@ -69,9 +69,7 @@ class Optimizer:
 class Adam(Optimizer):
     """Kingma & Ba 2015, weight decay added to the gradient; `amsgrad`: Reddi et al. 2018."""
 
-    # The kernels behind torch.optim's fused=True, called without torch.optim, whose bookkeeping takes
-    # longer than the update of a small net; ten separate operations take longer still.
-    kernel = torch.ops.aten._fused_adam_.default
+    decoupled = False
 
     def __init__(
         self,
@@ -87,6 +85,10 @@ class Adam(Optimizer):
     ):
         super().__init__(context, lr, anneal, clip)
         self.n_states = 3 if amsgrad else 2
+        # The kernels behind torch.optim's fused=True, called without torch.optim, whose bookkeeping
+        # takes longer than the update of a small net; ten separate operations take longer still.
+        kernels = torch._fused_adam_, torch._fused_adamw_  # pyright: ignore[reportPrivateImportUsage]
+        self._kernel = kernels[self.decoupled]
         self._options = {
             "beta1": betas[0],
             "beta2": betas[1],
@@ -98,7 +100,7 @@ class Adam(Optimizer):
 
     def apply(self, params: Tensor, grad: Tensor, states: list[Tensor], lr: float) -> None:
         mean, square, *largest = states
-        self.kernel(
+        self._kernel(
             [params], [grad], [mean], [square], largest, [self._updates], lr=lr, **self._options
         )
 
@@ -107,7 +109,7 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay. Loshchilov & Hutter 2019."""
 
-    kernel = torch.ops.aten._fused_adamw_.default
+    decoupled = True
 
 
 @register("optim", "rmsprop")

@@ -63,8 +63,8 @@ class Loss(NamedTuple):
 
     loss: Tensor  # per sample, with gradient, before importance weights
     td_abs: Tensor  # |target - estimate|, detached
-    q: Tensor  # estimate Q(s, a)
-    target: Tensor  # what it was moved towards, detached
+    q: Tensor  # estimate Q(s, a), detached
+    target: Tensor  # what it is moved towards, detached
 
 
 class Episode(NamedTuple):
@@ -118,7 +118,7 @@ class QNetwork(Protocol):
 
 
 class Forward(Protocol):
-    """A network with its weights filled in."""
+    """A network with its weights filled in; a target's weights need no gradient."""
 
     def __call__(self, obs: Tensor) -> Tensor: ...
 

@@ -1,5 +1,6 @@
 """Double DQN. van Hasselt, Guez, Silver 2016, https://arxiv.org/abs/1509.06461."""
 
+import torch
 from torch import Tensor
 
 from dqn_exp import td
@@ -14,4 +15,6 @@ class DoubleDQN(DQN):
 
     def bootstrap(self, online: Forward, target: Forward, next_obs: Tensor) -> Tensor:
         """Q_target(s', argmax_a Q_online(s', a)): value [S, B] of the states bootstrapped from."""
-        return td.double_q_bootstrap(target(next_obs), online(next_obs))
+        with torch.no_grad():
+            selector = online(next_obs)
+        return td.double_q_bootstrap(target(next_obs), selector)

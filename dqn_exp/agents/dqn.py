@@ -3,7 +3,6 @@
 Deviations: n-step returns, a target that may move softly, Huber or squared loss, all by configuration.
 """
 
-import torch
 from torch import Tensor
 
 from dqn_exp import td
@@ -33,8 +32,7 @@ class DQN:
     def loss(self, online: Forward, target: Forward, batch: Batch) -> Loss:
         """Per-sample loss [S, B] of the batch; no gradient reaches the target."""
         q = td.select(online(batch.obs), batch.action)
-        with torch.no_grad():
-            bootstrap = self.bootstrap(online, target, batch.next_obs)
-            y = td.target(batch.reward, batch.discount, bootstrap)
-            td_abs = (y - q).abs()
-        return Loss(self._loss(q, y), td_abs, q, y)
+        bootstrap = self.bootstrap(online, target, batch.next_obs)
+        y = td.target(batch.reward, batch.discount, bootstrap).detach()
+        estimate = q.detach()
+        return Loss(self._loss(q, y), (y - estimate).abs(), estimate, y)

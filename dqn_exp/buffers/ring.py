@@ -8,6 +8,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from dqn_exp import td
 from dqn_exp.buffers.memory import available_bytes, human
@@ -28,14 +29,14 @@ class Ring:
 
     def __init__(self, context: Context, agent: Agent, capacity: int, extra_bytes: int = 0):
         S, N = context.n_seeds, context.n_envs
-        self.capacity = capacity
+        self.capacity, self._obs_shape = capacity, context.spec.obs_shape
         self._n_envs, self._time, self._n_step = N, capacity // N, agent.n_step
         fields = {
             "obs": (context.spec.obs_shape, context.spec.obs_dtype),
             "action": ((), torch.int64),
             "reward": ((), context.dtype),
             "next_obs": (context.spec.obs_shape, context.spec.obs_dtype),
-            "continues": ((), torch.bool),  # not terminated: there is a state to bootstrap from
+            "terminated": ((), torch.bool),
             "stop": ((), torch.bool),  # windows may not go on: an episode's end, or the newest
         }
         slot_bytes = sum(math.prod(shape) * dtype.itemsize for shape, dtype in fields.values())
@@ -54,6 +55,7 @@ class Ring:
             for name, (shape, dtype) in fields.items()
         }
         self._flat = {name: data.flatten(0, 2) for name, data in self._data.items()}
+        self._tables = {name: self._flat[name].flatten(1) for name in ("obs", "next_obs")}
         self._row = torch.arange(S, device=context.device).unsqueeze(1) * capacity
         steps = torch.arange(self._n_step + 1, device=context.device)
         powers = agent.gamma ** steps.to(context.dtype)
@@ -75,7 +77,7 @@ class Ring:
         data["action"][:, head] = action
         data["reward"][:, head] = reward
         data["next_obs"][:, head] = next_obs
-        data["continues"][:, head] = ~terminated
+        data["terminated"][:, head] = terminated
         if self._n_step > 1:
             # Nothing lies beyond the newest transition yet; what it really was is told next time.
             data["stop"][:, head - 1] = self._newest_ended
@@ -99,11 +101,15 @@ class Ring:
             reward, last = td.n_step(rewards, stop, self._powers)
             discount, final = self._discounts.take(last), td.select(slots, last)
         return Batch(
-            obs=flat["obs"][first],
+            obs=self._observations("obs", first),
             action=flat["action"].take(first),
             reward=reward,
-            discount=discount * flat["continues"].take(final),
-            next_obs=flat["next_obs"][final],
+            discount=torch.where(flat["terminated"].take(final), 0.0, discount),
+            next_obs=self._observations("next_obs", final),
             weight=weight,
             index=index,
         )
+
+    def _observations(self, name: str, rows: Tensor) -> Tensor:
+        """Observations [S, B, *obs] at rows [S, B]; `embedding` is the quickest way to gather rows."""
+        return F.embedding(rows, self._tables[name]).view(*rows.shape, *self._obs_shape)

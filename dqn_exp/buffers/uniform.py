@@ -15,7 +15,8 @@ class UniformBuffer:
 
     def __init__(self, context: Context, agent: Agent, *, capacity: int):
         self._ring = Ring(context, agent, capacity)
-        self._seeds, self._dtype = context.seeds, context.dtype
+        self._seeds = context.seeds
+        self._weight = torch.ones(0, dtype=context.dtype)  # [S, B] once a batch has been drawn
         self._draws = rng.Blocks(_stratified, context.seeds, "replay")
         self.n_bytes = self._ring.n_bytes
 
@@ -34,7 +35,9 @@ class UniformBuffer:
         are equally likely, and none comes twice but where it lies in two shares.
         """
         index = (self._draws(step, (batch_size,)) * len(self)).long()
-        return self._ring.gather(index, torch.ones_like(index, dtype=self._dtype))
+        if self._weight.shape != index.shape:
+            self._weight = torch.ones_like(index, dtype=self._weight.dtype)
+        return self._ring.gather(index, self._weight)
 
     def update_priorities(self, index: Tensor, td_abs: Tensor) -> None:
         """Uniform replay has no priorities."""
