@@ -59,7 +59,7 @@ class Learner:
         grads = _engine_run_backward(
             (loss.loss,), (share,), False, False, self._leaves, False, accumulate_grad=False
         )
-        grad = torch.cat([grad.view(len(grad), -1) for grad in grads], dim=1)
+        grad = torch.cat([grad.reshape(len(grad), -1) for grad in grads], dim=1)
         norm = self._optimizer.step(self.params, grad, self.lr(env_step))
         if self._agent.target_every is None:
             self.update_target()

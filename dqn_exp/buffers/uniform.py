@@ -11,7 +11,7 @@ from dqn_exp.types import Agent, Batch, Context, Transition
 
 @register("buffer", "uniform")
 class UniformBuffer:
-    """The newest `capacity` transitions of each seed, sampled uniformly without replacement."""
+    """The newest `capacity` transitions of each seed, sampled uniformly."""
 
     def __init__(self, context: Context, agent: Agent, *, capacity: int):
         self._ring = Ring(context, agent, capacity)
