@@ -7,6 +7,11 @@ import torch
 from torch import Tensor
 
 
+def widest_float(device: torch.device) -> torch.dtype:
+    """float64, but float32 on MPS, which has no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 @dataclass(frozen=True)
 class Spec:
     """What an env looks like to the other parts."""

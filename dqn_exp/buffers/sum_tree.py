@@ -9,6 +9,8 @@ Letters: S seeds, B batch, C leaves.
 import torch
 from torch import Tensor
 
+from dqn_exp.types import widest_float
+
 FANOUT = 64
 MAX_TOP = 1024  # nodes of the top level
 
@@ -22,15 +24,11 @@ def _widths(n_leaves: int) -> list[int]:
     return [top * FANOUT**level for level in reversed(range(levels))]
 
 
-def _dtype(device: torch.device) -> torch.dtype:
-    return torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
-
-
 class SumTree:
     """Non-negative priorities of C leaves for each of S seeds; all zero at first."""
 
     def __init__(self, n_seeds: int, n_leaves: int, device: torch.device):
-        self.dtype = _dtype(device)
+        self.dtype = widest_float(device)
         widths = _widths(n_leaves)
         levels = [torch.zeros(n_seeds, width, dtype=self.dtype, device=device) for width in widths]
         self.leaves = levels[0][:, :n_leaves]  # [S, C]
@@ -42,7 +40,7 @@ class SumTree:
     @staticmethod
     def n_bytes(n_seeds: int, n_leaves: int, device: torch.device) -> int:
         """Bytes that a tree takes."""
-        return n_seeds * sum(_widths(n_leaves)) * _dtype(device).itemsize
+        return n_seeds * sum(_widths(n_leaves)) * widest_float(device).itemsize
 
     def total(self) -> Tensor:
         """Sum of each seed's priorities, [S]."""

@@ -6,7 +6,7 @@ from torch import Tensor
 from dqn_exp import rng
 from dqn_exp.buffers.ring import Ring
 from dqn_exp.registry import register
-from dqn_exp.types import Agent, Batch, Context, Transition
+from dqn_exp.types import Agent, Batch, Context, Transition, widest_float
 
 
 @register("buffer", "uniform")
@@ -50,6 +50,7 @@ class UniformBuffer:
 def _stratified(seeds: Tensor, stream: str, step: int | Tensor, shape: tuple[int]) -> Tensor:
     """Fractions in [0, 1), one from each of B equal shares of a circle: [S, B] or [L, S, B]."""
     (batch_size,) = shape
-    draw = rng.uniform(seeds, stream, step, (batch_size + 1,)).double()
+    draw = rng.uniform(seeds, stream, step, (batch_size + 1,))
+    draw = draw.to(widest_float(draw.device))  # float32 could round a fraction up to 1
     share = torch.arange(batch_size, device=seeds.device)
     return ((share + draw[..., :-1]) / batch_size + draw[..., -1:]) % 1.0

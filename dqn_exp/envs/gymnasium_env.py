@@ -79,7 +79,7 @@ class GymnasiumEnv:
         transition = Transition(
             obs,
             action,
-            self._tensor(reward),
+            self._tensor(reward.astype(np.float32)),
             self._observe(next_obs),
             self._tensor(terminated),
             self._tensor(truncated),
