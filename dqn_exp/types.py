@@ -146,6 +146,8 @@ class Agent(Protocol):
 class ReplayBuffer(Protocol):
     """Storage and sampling of transitions for all seeds."""
 
+    n_bytes: int  # memory taken, said when a run starts
+
     def add(self, transition: Transition) -> None: ...
 
     def sample(self, batch_size: int, step: int) -> Batch:
