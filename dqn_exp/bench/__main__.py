@@ -1,0 +1,33 @@
+"""`python -m dqn_exp.bench tutorial|scale|per|startup|solve|gpu`."""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from dqn_exp import bench, config
+from dqn_exp.bench import runs, steps
+
+BENCHMARKS = {
+    "tutorial": steps.tutorial,
+    "scale": steps.scale,
+    "per": steps.per,
+    "gpu": steps.gpu,
+    "startup": runs.startup,
+    "solve": runs.solve,
+}
+
+parser = argparse.ArgumentParser(prog="python -m dqn_exp.bench", description=bench.__doc__)
+commands = parser.add_subparsers(dest="benchmark", required=True)
+for name, benchmark in BENCHMARKS.items():
+    command = commands.add_parser(name, help=benchmark.__doc__)
+    command.add_argument("--out", type=Path, default=Path("outputs/bench"), help="folder of the JSON")
+    if name == "scale":
+        command.add_argument("--seeds", type=int, nargs="+", default=[1, 8, 64, 256])
+        command.add_argument("--widths", type=int, nargs="+", default=[32, 64, 128])
+    if name == "solve":
+        command.add_argument("--processes", type=int, default=2, help="that share the 20 seeds")
+options = vars(parser.parse_args())
+config.register_schemas()
+torch.set_num_threads(1)
+BENCHMARKS[options.pop("benchmark")](**options)
