@@ -55,7 +55,7 @@ class GymnasiumEnv:
             copy=False,  # observations are copied to the device anyway
             autoreset_mode=AutoresetMode.DISABLED,
         )
-        self.episodes: list[Episode] = []
+        self._finished: list[Episode] = []
         self.episode_counts = torch.zeros(len(seeds), dtype=torch.int64)
         self._steps = 0  # of each env since reset
 
@@ -64,7 +64,7 @@ class GymnasiumEnv:
         self._first_episode = first_episode
         self._episode = np.zeros(self._shape[0] * self._shape[1], dtype=np.int64)  # of each env
         self._episode_seeds = self._draw_episode_seeds(0)
-        self.episodes.clear()
+        self._finished.clear()
         self.episode_counts.zero_()
         self._steps = 0
         obs, _ = self._envs.reset(seed=list(self._episode_seeds[0].tolist()))
@@ -93,6 +93,14 @@ class GymnasiumEnv:
             self._observe(next_obs)
         return transition, self._obs
 
+    def draw_ahead(self, n: int) -> None:
+        """Nothing: episode seeds are drawn by the block, and Gymnasium does not compile."""
+
+    def take_episodes(self) -> list[Episode]:
+        """Episodes finished since the last call or `reset`, in order."""
+        finished, self._finished = self._finished, []
+        return finished
+
     def close(self) -> None:
         """Close the environments."""
         self._envs.close()
@@ -109,7 +117,7 @@ class GymnasiumEnv:
         n_envs = self._shape[1]
         for env in np.flatnonzero(done):
             seed, env_index = divmod(int(env), n_envs)
-            self.episodes.append(
+            self._finished.append(
                 Episode(
                     seed,
                     env_index,

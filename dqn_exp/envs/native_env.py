@@ -1,0 +1,149 @@
+"""Environments that are tensor functions: they step on the device, and compile with the learner.
+
+Letters: S seeds, N envs per seed, D state variables, L steps in the log of episodes.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dqn_exp import rng
+from dqn_exp.envs.classic_control import Acrobot, CartPole, MountainCar, System
+from dqn_exp.registry import ConfigError, did_you_mean, register
+from dqn_exp.types import EPISODE_LOG, Episode, Spec, Transition, widest_float
+
+SYSTEMS: dict[str, tuple[type[System], int]] = {  # Gymnasium id -> physics, time limit
+    "Acrobot-v1": (Acrobot, 500),
+    "CartPole-v0": (CartPole, 200),
+    "CartPole-v1": (CartPole, 500),
+    "MountainCar-v0": (MountainCar, 200),
+}
+
+
+@register("env", "native")
+class NativeEnv:
+    """S * N environments as one batch of tensors, changed in place.
+
+    The course of an env depends on (seed value, env index, episode number) and the actions alone.
+
+    Args:
+        seeds: [S] int64 seed values, on the device to run on.
+        stream: name of the random stream that starts episodes ("train", "eval").
+
+    Raises:
+        ConfigError: an id that is not native, or options that only Gymnasium has.
+    """
+
+    def __init__(
+        self,
+        seeds: Tensor,
+        stream: str,
+        *,
+        id: str,
+        n: int,
+        max_episode_steps: int | None,
+        kwargs: dict,
+        wrappers: list[dict],
+    ):
+        problems = []
+        if id not in SYSTEMS:
+            problems.append(f"env.id={id}: no native env{did_you_mean(id, SYSTEMS)}")
+        for key, value in {"kwargs": kwargs, "wrappers": wrappers}.items():
+            if value:
+                problems.append(f"env.{key}={value}: native envs take none; use env.backend=gymnasium")
+        if problems:
+            raise ConfigError(problems)
+        system, limit = SYSTEMS[id]
+        self._system, self._limit = system(), max_episode_steps or limit
+        self.spec = Spec((self._system.n_obs,), torch.float32, self._system.n_actions)
+        S, device = len(seeds), seeds.device
+        self._n_envs = n
+        self._seeds = seeds
+        self._word = torch.tensor(rng.word_of(f"env/{stream}"), device=device)
+        self._env_index = torch.arange(n, device=device)
+        shape, float_type = (S, n), widest_float(device)
+        self._episode = torch.zeros(shape, dtype=torch.int64, device=device)  # numbers of each env
+        self._first_episode = torch.zeros((), dtype=torch.int64, device=device)
+        self._first_drawn = self._drawn = self._episode  # what `draw_ahead` has drawn
+        # The physics' variables, then return and length of the episode so far.
+        n_variables = self._system.n_state + 2
+        self._state = torch.zeros(*shape, n_variables, dtype=float_type, device=device)
+        self._steps = torch.zeros(1, dtype=torch.int64, device=device)  # of each env since reset
+        # Returns and lengths of the episodes that ended at a step; length 0 where none did.
+        self._log = torch.zeros(EPISODE_LOG, *shape, 2, dtype=float_type, device=device)
+
+    @property
+    def episode_counts(self) -> Tensor:
+        """Finished episodes of each seed since `reset`, [S]."""
+        return (self._episode - self._first_episode).sum(1)
+
+    def reset(self, first_episode: int = 0) -> Tensor:
+        """First observations [S, N, *obs] of the episodes numbered from `first_episode`."""
+        self._episode.fill_(first_episode)
+        self._first_episode.fill_(first_episode)
+        self._steps.zero_()
+        self._state.copy_(self._first_states())
+        self._taken = 0  # steps whose episodes have been taken
+        self._numbers = np.zeros(len(self._seeds), dtype=np.int64)  # of each seed's next episode
+        return self._system.observe(self._state[..., :-2])
+
+    def step(self, action: Tensor) -> tuple[Transition, Tensor]:
+        """Act with int64 [S, N]; finished episodes are recorded and their envs reset."""
+        physics, so_far = self._state[..., :-2], self._state[..., -2:]
+        state, reward, terminated = self._system.step(physics, action)
+        obs, next_obs = self._system.observe(physics), self._system.observe(state)
+        so_far = so_far + torch.stack([reward, torch.ones_like(reward)], -1)
+        truncated = so_far[..., 1] >= self._limit
+        ended = (terminated | truncated).unsqueeze(-1)
+        self._log.index_copy_(0, self._steps % EPISODE_LOG, (so_far * ended).unsqueeze(0))
+        self._steps.add_(1)
+        self._episode.add_(ended.squeeze(-1))
+        new = torch.where(ended, self._first_states(), torch.cat([state, so_far], -1))
+        self._state.copy_(new)
+        transition = Transition(obs, action, reward, next_obs, terminated, truncated)
+        return transition, self._system.observe(new[..., :-2])
+
+    def take_episodes(self) -> list[Episode]:
+        """Episodes finished since the last call or `reset`, in order."""
+        steps = int(self._steps)
+        assert steps - self._taken <= EPISODE_LOG, "the log of episodes has run over"
+        rows = torch.arange(self._taken, steps) % EPISODE_LOG
+        returns, lengths = np.moveaxis(self._log[rows].cpu().numpy(), -1, 0)
+        episodes = []
+        for step, seed, env in zip(*np.nonzero(lengths), strict=True):
+            episodes.append(
+                Episode(
+                    int(seed),
+                    int(env),
+                    number=int(self._numbers[seed]),
+                    step=(self._taken + int(step) + 1) * self._n_envs,
+                    reward_sum=float(returns[step, seed, env]),
+                    length=int(lengths[step, seed, env]),
+                )
+            )
+            self._numbers[seed] += 1
+        self._taken = steps
+        return episodes
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def draw_ahead(self, n: int) -> None:
+        """Draw the states that the next n + 1 episodes of every env start from."""
+        self._first_drawn = self._episode.clone()
+        offset = torch.arange(n + 1, device=self._episode.device)[:, None, None]
+        self._drawn = self._draw_starts(self._episode + offset)
+
+    def _first_states(self) -> Tensor:
+        """States [S, N, D + 2] that the envs' present episodes start from."""
+        if torch.compiler.is_compiling():
+            row = (self._episode - self._first_drawn)[None, :, :, None]
+            return self._drawn.take_along_dim(row, 0).squeeze(0)
+        return self._draw_starts(self._episode)
+
+    def _draw_starts(self, episode: Tensor) -> Tensor:
+        """The states [..., S, N, D + 2] that episodes [..., S, N] start from."""
+        low, high = rng.words(self._seeds.unsqueeze(1))
+        counter = (self._env_index, *rng.words(episode), high)
+        unit = rng.unit(torch.stack(rng.philox(counter, (low, self._word)), -1))
+        return nn.functional.pad(self._system.start(unit.to(self._state.dtype)), (0, 2))
