@@ -7,11 +7,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from scipy import stats
 from torch import Tensor
+from torch._higher_order_ops import while_loop
 
+from dqn_exp.compilation import Graph
 from dqn_exp.types import Env
 
+PLAY_AHEAD = 64  # greedy steps of compiled code at a time
 EPISODES_PER_EVALUATION = 1 << 20  # numbers set aside, so that no two evaluations share an episode
 
 
@@ -22,7 +26,45 @@ class Evaluation(NamedTuple):
     initial_state_value: np.ndarray  # [S] mean over N first states of max_a Q(s_0, a)
 
 
-def evaluate(env: Env, q: Callable[[Tensor], Tensor], step: int, rounds: int) -> Evaluation:
+class Play:
+    """Acts greedily, one step at a time."""
+
+    def __init__(self, env: Env, q: Callable[[Tensor], Tensor]):
+        self._env, self._q = env, q
+
+    def __call__(self, obs: Tensor) -> Tensor:
+        """Act on obs [S, N, *obs]; returns the obs to act on next."""
+        _, obs = self._env.step(self._q(obs).argmax(-1))
+        return obs
+
+
+class CompiledPlay(Play):
+    """Acts greedily PLAY_AHEAD times in one graph. For native envs."""
+
+    def __init__(self, env: Env, q: Callable[[Tensor], Tensor], device: torch.device):
+        super().__init__(env, q)
+        self._graph = Graph(self._compute, device)
+
+    def __call__(self, obs: Tensor) -> Tensor:
+        """Act on obs [S, N, *obs]; returns the obs to act on next."""
+        result = None if self._graph.failed else self._graph(obs)
+        return result[1] if result else super().__call__(obs)
+
+    def _compute(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        self._env.draw_ahead(PLAY_AHEAD)
+
+        def unfinished(step: Tensor, obs: Tensor) -> Tensor:
+            return step < PLAY_AHEAD
+
+        def play(step: Tensor, obs: Tensor) -> tuple[Tensor, Tensor]:
+            return step + 1, Play.__call__(self, obs)
+
+        return while_loop(
+            unfinished, play, (torch.zeros((), dtype=torch.int64, device=obs.device), obs)
+        )
+
+
+def evaluate(env: Env, q: Callable[[Tensor], Tensor], play: Play, step: int, rounds: int) -> Evaluation:
     """Play `rounds` greedy episodes in each of the env's S * N environments.
 
     Only the first `rounds` episodes of each environment count, so short episodes are not favoured
@@ -31,6 +73,7 @@ def evaluate(env: Env, q: Callable[[Tensor], Tensor], step: int, rounds: int) ->
     Args:
         env: one that nothing else uses.
         q: observations [S, N, *obs] -> Q-values [S, N, A].
+        play: acts on the env, by q.
         step: env step of the training, which keys the episodes' random streams.
         rounds: episodes per environment; E = N * rounds.
     """
@@ -39,13 +82,12 @@ def evaluate(env: Env, q: Callable[[Tensor], Tensor], step: int, rounds: int) ->
     returns: list[list[list[float]]] = [[[] for _ in range(obs.shape[1])] for _ in obs]
     missing = obs.shape[0] * obs.shape[1] * rounds
     while missing:
-        _, obs = env.step(q(obs).argmax(-1))
-        for episode in env.episodes:
+        obs = play(obs)
+        for episode in env.take_episodes():
             played = returns[episode.seed_index][episode.env_index]
             if len(played) < rounds:
                 played.append(episode.reward_sum)
                 missing -= 1
-        env.episodes.clear()
     return Evaluation(np.array(returns).reshape(len(returns), -1), initial_value)
 
 

@@ -16,8 +16,15 @@ import torch
 
 from dqn_exp import registry
 from dqn_exp.buffers.memory import human
-from dqn_exp.evaluation import Evaluation, confidence_interval, interquartile_mean
+from dqn_exp.evaluation import (
+    CompiledPlay,
+    Evaluation,
+    Play,
+    confidence_interval,
+    interquartile_mean,
+)
 from dqn_exp.learner import Learner
+from dqn_exp.loop import MAX_UNROLLED, CompiledSteps, Loop, WholeLoop, updates_of_period
 from dqn_exp.registry import ConfigError
 from dqn_exp.tracking import Tracker
 from dqn_exp.trainer import Trainer
@@ -28,6 +35,15 @@ for room in ("envs", "agents", "nets", "buffers", "optim", "exploration"):
 
 log = logging.getLogger(__name__)
 
+FORMS: dict[type[Loop], str] = {
+    Loop: "not compiled",
+    CompiledSteps: "steps compiled",
+    WholeLoop: "whole loop compiled",
+}
+# With compile=auto: gradient steps from which the seconds saved outweigh those of a cold compilation.
+WORTH_COMPILING = {CompiledSteps: 50_000, WholeLoop: 10_000}
+CHECKED = 64  # periods of updates that a debugged run first compares with and without compilation
+CHECK_TOLERANCE = 1e-3  # rounding, as Adam spreads it
 LIBRARIES = ("dqn-exp", "torch", "gymnasium", "numpy", "hydra-core", "tensorboard")
 
 
@@ -90,6 +106,7 @@ class Experiment:
         self.context = Context(
             seeds=seeds,
             n_envs=n_envs,
+            batch_size=train["batch_size"],
             spec=self.env.spec,
             device=device,
             dtype=dtype,
@@ -109,6 +126,7 @@ class Experiment:
             registry.build("optim", config["optim"], self.context),
         )
         self.exploration = registry.build("exploration", config["exploration"], self.context)
+        self.form = self._form()
 
     def run(self) -> float:
         """Train, evaluate, write everything into the run folder; returns the objective.
@@ -116,6 +134,8 @@ class Experiment:
         The objective is the interquartile mean over seeds of the final greedy evaluation.
         """
         log.info(self.describe())
+        if log.isEnabledFor(logging.DEBUG) and self.form is not Loop:
+            self.check_compiled()
         began = time.perf_counter()
         summary = {
             "status": "running",
@@ -160,33 +180,74 @@ class Experiment:
         """One line: what is about to run, and how to watch it."""
         return (
             f"{self.config['env']['id']} | {self.net.n_params:,} parameters x "
-            f"{len(self.seeds)} seed(s) | {self.context.device} | replay "
-            f"{human(self.buffer.n_bytes)} | {self.run_dir} | "
+            f"{len(self.seeds)} seed(s) | {self.context.device} | {FORMS[self.form]} "
+            f"(compile={str(self.config['compile']).lower()}, "
+            f"{self.context.total_updates:,} updates) | replay {human(self.buffer.n_bytes)} | "
+            f"{self.run_dir} | "
             f"tensorboard --logdir {shlex.quote(str(self.run_dir))}"
         )
 
-    def trainer(self, tracker: Tracker) -> Trainer:
-        """The training loop over this experiment's parts, at its first step."""
-        train, rounds = self.config["train"], self.config["eval"]
-        gc.freeze()  # the collector need not look through the imported libraries again and again
-        return Trainer(
+    def loop(self) -> Loop:
+        """The inner loop over this experiment's parts, at its first step."""
+        train = self.config["train"]
+        return self.form(
             context=self.context,
             env=self.env,
-            eval_env=self.eval_env,
             buffer=self.buffer,
             agent=self.agent,
             learner=self.learner,
             exploration=self.exploration,
-            tracker=tracker,
-            batch_size=train["batch_size"],
             learning_starts=train["learning_starts"],
             train_every=train["every"],
             updates=train["updates"],
+        )
+
+    def trainer(self, tracker: Tracker) -> Trainer:
+        """The training over this experiment's parts, at its first step."""
+        rounds, q = self.config["eval"], self.learner.q
+        gc.freeze()  # the collector need not look through the imported libraries again and again
+        whole = self.form is WholeLoop
+        return Trainer(
+            loop=self.loop(),
+            eval_env=self.eval_env,
+            play=CompiledPlay(self.eval_env, q, self.context.device)
+            if whole
+            else Play(self.eval_env, q),
+            tracker=tracker,
             eval_every=rounds["every"],
             final_rounds=rounds["final_episodes"] // rounds["episodes"],
             log_every=self.config["log"]["every"],
             progress=self.progress,
         )
+
+    def check_compiled(self) -> None:
+        """Compare parameters of two twins, compiled and not, after some updates.
+
+        Raises:
+            RuntimeError: they differ by more than rounding.
+        """
+        stop = self.config["train"]["learning_starts"] + CHECKED * self.config["train"]["every"]
+        twins = [Experiment({**self.config, "compile": mode}, self.run_dir) for mode in (False, True)]
+        loops = [twin.loop() for twin in twins]
+        for loop in loops:
+            loop.advance(stop)
+        plain, compiled = (loop.learner.params for loop in loops)
+        difference = float((plain - compiled).abs().max())
+        updates = loops[0].gradient_step
+        log.debug("compiled and not: %.1e apart after %d updates", difference, updates)
+        if not difference < CHECK_TOLERANCE:
+            raise RuntimeError(f"compiled code learns something else: {difference} apart")
+
+    def _form(self) -> type[Loop]:
+        """The form of the inner loop that the config key `compile` asks for, or auto chooses."""
+        train, mode = self.config["train"], self.config["compile"]
+        pattern = updates_of_period(self.context.n_envs, train["every"], train["updates"])
+        short = max(len(pattern), sum(pattern)) <= MAX_UNROLLED
+        native = self.config["env"]["backend"] == "native"
+        form = WholeLoop if native and short else CompiledSteps
+        if mode == "auto" and self.context.total_updates < WORTH_COMPILING[form]:
+            form = Loop
+        return form if mode else Loop
 
     def _write(self, summary: Mapping[str, Any]) -> None:
         (self.run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")

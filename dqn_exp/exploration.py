@@ -1,11 +1,13 @@
 """Epsilon-greedy exploration and its schedules. Letters: S seeds, N envs per seed, A actions."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from dqn_exp import rng, schedules
 from dqn_exp.registry import register
-from dqn_exp.types import Context
+from dqn_exp.types import Context, Step
 
 
 class EpsilonGreedy:
@@ -13,27 +15,28 @@ class EpsilonGreedy:
 
     def __init__(self, context: Context):
         self._n_envs = context.n_envs
-        self._n_actions = context.spec.n_actions
-        self._chance = rng.Blocks(rng.uniform, context.seeds, "explore")
-        self._action = rng.Blocks(self._random_actions, context.seeds, "explore/action")
+        shape = (context.n_envs,)
+        actions = partial(rng.integers, high=context.spec.n_actions)
+        self._chance = rng.Draws(rng.uniform, context.seeds, "explore", shape)
+        self._action = rng.Draws(actions, context.seeds, "explore/action", shape)
 
-    def epsilon(self, step: int, episode: Tensor) -> float | Tensor:
+    def epsilon(self, step: Step, episode: Tensor) -> float | Tensor:
         """Probability of a random action at env step `step`, after [S] finished episodes."""
         raise NotImplementedError
 
-    def act(self, q: Tensor, step: int, episode: Tensor) -> Tensor:
+    def act(self, q: Tensor, step: Step, episode: Tensor) -> Tensor:
         """Q-values [S, N, A] -> int64 actions [S, N]; the draw is keyed by the env step."""
-        step_of_env, shape = step // self._n_envs, (self._n_envs,)
+        step_of_env = step // self._n_envs
         epsilon = self.epsilon(step, episode)
         if isinstance(epsilon, Tensor):
-            epsilon = epsilon.to(q.device).unsqueeze(1)
-        explore = self._chance(step_of_env, shape) < epsilon
-        return torch.where(explore, self._action(step_of_env, shape), q.argmax(-1))
+            epsilon = epsilon.to(q.device, torch.float32).view(-1, 1)
+        explore = self._chance(step_of_env) < epsilon
+        return torch.where(explore, self._action(step_of_env), q.argmax(-1))
 
-    def _random_actions(
-        self, seeds: Tensor, stream: str, step: int | Tensor, shape: tuple[int, ...]
-    ) -> Tensor:
-        return rng.integers(seeds, stream, step, shape, self._n_actions)
+    def draw_ahead(self, step: Tensor, n: int) -> None:
+        """Draw for n steps of every env from env step `step` on, before compiled code makes them."""
+        for draws in (self._chance, self._action):
+            draws.ahead(step // self._n_envs, n)
 
 
 @register("exploration", "linear")
@@ -44,7 +47,7 @@ class Linear(EpsilonGreedy):
         super().__init__(context)
         self.start, self.end, self.decay_steps = start, end, decay_steps
 
-    def epsilon(self, step: int, episode: Tensor) -> float:
+    def epsilon(self, step: Step, episode: Tensor) -> float | Tensor:
         return schedules.linear(step, self.start, self.end, self.decay_steps)
 
 
@@ -56,7 +59,7 @@ class Exponential(EpsilonGreedy):
         super().__init__(context)
         self.start, self.end, self.decay_steps = start, end, decay_steps
 
-    def epsilon(self, step: int, episode: Tensor) -> float:
+    def epsilon(self, step: Step, episode: Tensor) -> float | Tensor:
         return schedules.exponential(step, self.start, self.end, self.decay_steps)
 
 
@@ -68,7 +71,7 @@ class Constant(EpsilonGreedy):
         super().__init__(context)
         self.start = start
 
-    def epsilon(self, step: int, episode: Tensor) -> float:
+    def epsilon(self, step: Step, episode: Tensor) -> float:
         return self.start
 
 
@@ -80,5 +83,5 @@ class PerEpisode(EpsilonGreedy):
         super().__init__(context)
         self.start, self.end = start, end
 
-    def epsilon(self, step: int, episode: Tensor) -> Tensor:
+    def epsilon(self, step: Step, episode: Tensor) -> Tensor:
         return (self.start / (episode + 1)).clamp(min=self.end)

@@ -5,12 +5,14 @@ one call serves all seeds, and no seed touches another.
 Letters: S seeds, P parameters.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
 from dqn_exp import schedules
 from dqn_exp.registry import register
-from dqn_exp.types import Context
+from dqn_exp.types import Context, Step
 
 
 class Clip:
@@ -40,28 +42,35 @@ class Optimizer:
         self._anneal_steps = context.total_steps if anneal else None
         self._clip = Clip(**clip)
         self._states: list[Tensor] = []
-        self._updates = torch.zeros((), device=context.device)
 
-    def lr(self, env_step: int) -> float:
+    def start(self, params: Tensor) -> None:
+        """Make the state for parameters like params [S, P]."""
+        self._states = [torch.zeros_like(params) for _ in range(self.n_states)]
+
+    def lr(self, env_step: Step) -> float | Tensor:
         """The learning rate at an env step: constant, or annealed linearly to 0 at the last one."""
         if self._anneal_steps is None:
             return self._lr
         return schedules.linear(env_step, self._lr, 0.0, self._anneal_steps)
 
-    def step(self, params: Tensor, grad: Tensor, lr: float) -> Tensor:
-        """Update params [S, P] in place with grad [S, P], clipped in place.
+    def step(self, params: Tensor, grad: Tensor, lr: float | Tensor, count: Step) -> Tensor:
+        """Update params [S, P] in place with grad [S, P], clipped in place, for the count-th time.
 
         Returns each seed's gradient norm [S] before clipping.
         """
-        if not self._states:
-            self._states = [torch.zeros_like(params) for _ in range(self.n_states)]
         norm = self._clip(grad)
-        self._updates += 1
-        self.apply(params, grad, self._states, lr)
+        self.apply(params, grad, self._states, lr, count)
         return norm
 
-    def apply(self, params: Tensor, grad: Tensor, states: list[Tensor], lr: float) -> None:
-        """The rule: update params and states [S, P] in place."""
+    def apply(
+        self,
+        params: Tensor,
+        grad: Tensor,
+        states: list[Tensor],
+        lr: float | Tensor,
+        count: Step,
+    ) -> None:
+        """The rule: update params and states [S, P] in place; `count` is 1 the first time."""
         raise NotImplementedError
 
 
@@ -87,6 +96,7 @@ class Adam(Optimizer):
         self.n_states = 3 if amsgrad else 2
         # The kernels behind torch.optim's fused=True, called without torch.optim, whose bookkeeping
         # takes longer than the update of a small net; ten separate operations take longer still.
+        self._count = torch.zeros((), device=context.device)
         kernels = torch._fused_adam_, torch._fused_adamw_  # pyright: ignore[reportPrivateImportUsage]
         self._kernel = kernels[self.decoupled]
         self._options = {
@@ -98,11 +108,45 @@ class Adam(Optimizer):
             "maximize": False,
         }
 
-    def apply(self, params: Tensor, grad: Tensor, states: list[Tensor], lr: float) -> None:
+    def apply(
+        self,
+        params: Tensor,
+        grad: Tensor,
+        states: list[Tensor],
+        lr: float | Tensor,
+        count: Step,
+    ) -> None:
+        if isinstance(count, Tensor):  # in compiled code
+            self._formula(params, grad, states, lr, count)
+            return
         mean, square, *largest = states
-        self._kernel(
-            [params], [grad], [mean], [square], largest, [self._updates], lr=lr, **self._options
+        self._count.fill_(count)
+        self._kernel([params], [grad], [mean], [square], largest, [self._count], lr=lr, **self._options)
+
+    def _formula(
+        self,
+        params: Tensor,
+        grad: Tensor,
+        states: list[Tensor],
+        lr: float | Tensor,
+        count: Tensor,
+    ) -> None:
+        """The kernel's arithmetic, which the compiler merges with what comes before and after."""
+        mean, square, *largest = states
+        beta1, beta2, decay = (self._options[name] for name in ("beta1", "beta2", "weight_decay"))
+        if self.decoupled:
+            params.mul_(1.0 - lr * decay)
+        else:
+            grad = grad + decay * params
+        mean.lerp_(grad, 1.0 - beta1)
+        square.mul_(beta2).addcmul_(grad, grad, value=1.0 - beta2)
+        for maximum in largest:
+            torch.maximum(maximum, square, out=maximum)
+        factor1, factor2 = (
+            1.0 / (1.0 - torch.exp(count.double() * math.log(b))) for b in (beta1, beta2)
         )
+        root = (largest or [square])[-1].sqrt() * factor2.sqrt() + self._options["eps"]
+        params.sub_(lr * factor1 * mean / root)
 
 
 @register("optim", "adamw")
@@ -134,13 +178,20 @@ class RMSprop(Optimizer):
         self._alpha, self._eps = alpha, eps
         self._weight_decay, self._momentum = weight_decay, momentum
 
-    def apply(self, params: Tensor, grad: Tensor, states: list[Tensor], lr: float) -> None:
+    def apply(
+        self,
+        params: Tensor,
+        grad: Tensor,
+        states: list[Tensor],
+        lr: float | Tensor,
+        count: Step,
+    ) -> None:
         square, velocity = states
         if self._weight_decay:
             grad = grad + self._weight_decay * params
         square.mul_(self._alpha).addcmul_(grad, grad, value=1.0 - self._alpha)
         velocity.mul_(self._momentum).addcdiv_(grad, square.sqrt().add_(self._eps))
-        params.sub_(velocity, alpha=lr)
+        params.sub_(lr * velocity)
 
 
 @register("optim", "sgd")
@@ -162,9 +213,16 @@ class SGD(Optimizer):
         super().__init__(context, lr, anneal, clip)
         self._weight_decay, self._momentum = weight_decay, momentum
 
-    def apply(self, params: Tensor, grad: Tensor, states: list[Tensor], lr: float) -> None:
+    def apply(
+        self,
+        params: Tensor,
+        grad: Tensor,
+        states: list[Tensor],
+        lr: float | Tensor,
+        count: Step,
+    ) -> None:
         (velocity,) = states
         if self._weight_decay:
             grad = grad + self._weight_decay * params
         velocity.mul_(self._momentum).add_(grad)
-        params.sub_(velocity, alpha=lr)
+        params.sub_(lr * velocity)

@@ -15,6 +15,7 @@ import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
+SELECTORS = {"env": "backend"}  # the key that names the part of a kind; "name" for the others
 Part = TypeVar("Part", bound=Callable[..., Any])
 
 _parts: dict[str, dict[str, Callable[..., Any]]] = {}
@@ -75,14 +76,15 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def problems(kind: str, node: Mapping[str, Any]) -> list[str]:
     """What is wrong with a config node's name and keys, one line each; empty if it can be built."""
-    name = node.get("name")
+    selector = SELECTORS.get(kind, "name")
+    name = node.get(selector)
     if name not in _parts.get(kind, {}):
-        return [f"{kind}.name={name}: unknown {kind}{did_you_mean(str(name), names(kind))}"]
+        return [f"{kind}.{selector}={name}: unknown {kind}{did_you_mean(str(name), names(kind))}"]
     allowed = keys(kind, name)
     unknown = [
         f"{kind}.{key}: unknown key of {kind} {name!r}{did_you_mean(key, allowed)}"
         for key in node
-        if key != "name" and key not in allowed
+        if key != selector and key not in allowed
     ]
     missing = [
         f"{kind}.{key}: missing, {kind} {name!r} needs it"
@@ -93,12 +95,13 @@ def problems(kind: str, node: Mapping[str, Any]) -> list[str]:
 
 
 def build(kind: str, node: Mapping[str, Any], *context: Any) -> Any:
-    """The part that `node["name"]` names, given the context and every other key of the node.
+    """The part that the node names, given the context and every other key of the node.
 
     Raises:
         ConfigError: the name or a key is unknown, or a key is missing.
     """
     if wrong := problems(kind, node):
         raise ConfigError(wrong)
-    options = {key: value for key, value in node.items() if key != "name"}
-    return _parts[kind][node["name"]](*context, **options)
+    selector = SELECTORS.get(kind, "name")
+    options = {key: value for key, value in node.items() if key != selector}
+    return _parts[kind][node[selector]](*context, **options)

@@ -10,11 +10,12 @@ Letters: S seeds, L steps drawn at once.
 import math
 import zlib
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
-_MASK32 = 0xFFFFFFFF
+MASK32 = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
@@ -37,21 +38,37 @@ def philox(counter: tuple[Tensor, ...], key: tuple[Tensor, ...]) -> tuple[Tensor
         # The int64 product wraps, but its 64 bits are the unsigned product's: mask after the shift.
         low, high = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
         c0, c1, c2, c3 = (
-            (high >> 32 & _MASK32) ^ c1 ^ k0,
-            high & _MASK32,
-            (low >> 32 & _MASK32) ^ c3 ^ k1,
-            low & _MASK32,
+            (high >> 32 & MASK32) ^ c1 ^ k0,
+            high & MASK32,
+            (low >> 32 & MASK32) ^ c3 ^ k1,
+            low & MASK32,
         )
-        k0, k1 = k0 + _WEYL[0] & _MASK32, k1 + _WEYL[1] & _MASK32
+        k0, k1 = k0 + _WEYL[0] & MASK32, k1 + _WEYL[1] & MASK32
     return c0, c1, c2, c3
 
 
-def bits(seeds: Tensor, stream: str, step: int | Tensor, shape: tuple[int, ...]) -> Tensor:
+def word_of(stream: str) -> int:
+    """The 32-bit word that stands for a stream's name."""
+    return zlib.crc32(stream.encode())
+
+
+def words(value: Tensor) -> tuple[Tensor, Tensor]:
+    """Low and high 32-bit word of non-negative int64."""
+    return value & MASK32, value >> 32
+
+
+def unit(bits: Tensor) -> Tensor:
+    """32-bit words -> float32 in [0, 1), multiples of 2^-24."""
+    return (bits >> 8).to(torch.int32).to(torch.float32) * 2.0**-24
+
+
+def bits(seeds: Tensor, stream: str | int, step: int | Tensor, shape: tuple[int, ...]) -> Tensor:
     """Random 32-bit words.
 
     Args:
         seeds: [S] int64 seed values, each >= 0.
-        stream: name of what the numbers are for; different names give independent numbers.
+        stream: name of what the numbers are for, or its word; different names give independent
+            numbers.
         step: what the draw is keyed by (env steps, gradient steps, episodes), or [L] of them.
         shape: of one seed's draw.
 
@@ -62,19 +79,20 @@ def bits(seeds: Tensor, stream: str, step: int | Tensor, shape: tuple[int, ...])
     block = torch.arange(-(-size // 4), device=seeds.device)
     steps = torch.as_tensor(step, dtype=torch.int64, device=seeds.device)[..., None, None]
     seed = seeds[:, None]
-    counter = (block, steps & _MASK32, steps >> 32 & _MASK32, seed >> 32 & _MASK32)
-    key = (seed & _MASK32, torch.tensor(zlib.crc32(stream.encode()), device=seeds.device))
-    words = torch.stack(philox(counter, key), dim=-1).flatten(-2)[..., :size]
-    return words.reshape(*words.shape[:-1], *shape)
+    counter = (block, *words(steps), words(seed)[1])
+    word = word_of(stream) if isinstance(stream, str) else stream
+    key = (seed & MASK32, torch.tensor(word, device=seeds.device))
+    drawn = torch.stack(philox(counter, key), dim=-2).flatten(-2)[..., :size]
+    return drawn.reshape(*drawn.shape[:-1], *shape)
 
 
-def uniform(seeds: Tensor, stream: str, step: int | Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Uniform float32 in [0, 1), multiples of 2^-24; arguments and shapes as `bits`."""
-    return (bits(seeds, stream, step, shape) >> 8).to(torch.float32) * 2.0**-24
+def uniform(seeds: Tensor, stream: str | int, step: int | Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Uniform float32 as `unit` makes them; arguments and shapes as `bits`."""
+    return unit(bits(seeds, stream, step, shape))
 
 
 def integers(
-    seeds: Tensor, stream: str, step: int | Tensor, shape: tuple[int, ...], high: int
+    seeds: Tensor, stream: str | int, step: int | Tensor, shape: tuple[int, ...], high: int
 ) -> Tensor:
     """Uniform int64 in [0, high), 1 <= high <= 2^31; otherwise as `bits`.
 
@@ -83,35 +101,40 @@ def integers(
     return bits(seeds, stream, step, shape) * high >> 32
 
 
-def normal(seeds: Tensor, stream: str, step: int | Tensor, shape: tuple[int, ...]) -> Tensor:
+def normal(seeds: Tensor, stream: str | int, step: int | Tensor, shape: tuple[int, ...]) -> Tensor:
     """Standard normal float32 by the Box-Muller transform; arguments and shapes as `bits`."""
     pair = uniform(seeds, stream, step, (2, *shape))
     radius, angle = pair.unbind(-1 - len(shape))
     return (-2.0 * torch.log1p(-radius)).sqrt() * torch.cos(2.0 * math.pi * angle)
 
 
-class Blocks:
+class Draws:
     """The draws of consecutive steps, made many at a time so that one step's cost is an index.
 
-    `Blocks(uniform, seeds, stream)(step, shape)` equals `uniform(seeds, stream, step, shape)`.
+    `Draws(uniform, seeds, stream, shape)(step)` equals `uniform(seeds, stream, step, shape)`.
     """
 
     WORDS = 1 << 15  # drawn at once: enough to spread the calls' cost, few enough to stay in cache
 
-    def __init__(self, draw: Callable[..., Tensor], seeds: Tensor, stream: str):
-        self._draw, self._seeds, self._stream = draw, seeds, stream
-        self._shape: tuple[int, ...] = ()
-        self._start = self._length = -1
-        self._values: tuple[Tensor, ...] = ()
+    def __init__(self, draw: Callable[..., Tensor], seeds: Tensor, stream: str, shape: tuple[int, ...]):
+        self._draw = partial(draw, seeds, word_of(stream), shape=shape)
+        self._block = max(1, self.WORDS // (len(seeds) * math.prod(shape)))
+        self._start, self._rows = -1, ()  # the block drawn for int steps
+        self._first, self._table = seeds[0], None  # what `ahead` has drawn for tensor steps
+        self._offsets = torch.arange(self._block, device=seeds.device)
 
-    def __call__(self, step: int, shape: tuple[int, ...]) -> Tensor:
-        """The draw [S, *shape] of `step`."""
-        if shape != self._shape:
-            self._length = max(1, self.WORDS // (len(self._seeds) * math.prod(shape)))
-            self._shape, self._start = shape, -1
-        start = step - step % self._length
+    def ahead(self, first: Tensor, n: int) -> None:
+        """Draw the n steps from `first` on, which calls with tensors need."""
+        self._first = first
+        self._table = self._draw(step=first + torch.arange(n, device=first.device))
+
+    def __call__(self, step: int | Tensor) -> Tensor:
+        """The draw [S, *shape] of `step`; a tensor is a step that `ahead` has drawn."""
+        if isinstance(step, Tensor):
+            assert self._table is not None, "ahead() comes first"
+            return self._table.index_select(0, (step - self._first).view(1)).squeeze(0)
+        start = step - step % self._block
         if start != self._start:
-            steps = torch.arange(start, start + self._length, device=self._seeds.device)
-            self._values = self._draw(self._seeds, self._stream, steps, shape).unbind()
+            self._rows = self._draw(step=start + self._offsets).unbind()
             self._start = start
-        return self._values[step - start]
+        return self._rows[step - start]

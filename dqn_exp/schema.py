@@ -131,7 +131,7 @@ class Decay(PerEpisode):
 
 @dataclass
 class Env:
-    name: str = key("environment adapter in the registry")
+    backend: str = key("gymnasium, or native: tensor functions that compile with the learner")
     id: str = key("Gymnasium id")
     n: int = key("parallel envs per seed", COUNT)
     max_episode_steps: int | None = key("time limit; null: the env's own", COUNT)
@@ -166,6 +166,10 @@ class Config:
     total_steps: int = key("env steps per seed", COUNT)
     device: str = key("auto (cuda if there is one, else cpu), cpu, cuda, cuda:N or mps")
     threads: int = key("CPU threads of torch; small nets lose with more than one", COUNT)
+    compile: Any = key(
+        "compile the inner loop; auto: if the run is long enough to gain by it",
+        (lambda value: isinstance(value, bool) or value == "auto", "auto, true or false"),
+    )
     plugins: list[str] = key("modules to import first, which may register parts")
     env: Any = key("environment")
     agent: Any = key("learning rule")

@@ -56,6 +56,7 @@ def n_step(reward: Tensor, stop: Tensor, powers: Tensor) -> tuple[Tensor, Tensor
         return [...] = sum_{k <= m} gamma^k r_k (Sutton & Barto 2018, eq. 7.1 without the bootstrap)
         and m int64 [...], the position of the last step used.
     """
-    stopped_before = stop.cumsum(-1) - stop.long()
-    used = stopped_before == 0
-    return (reward * powers * used).sum(-1), used.sum(-1) - 1
+    position = torch.arange(stop.shape[-1], device=stop.device)
+    last = torch.where(stop, position, stop.shape[-1] - 1).amin(-1)
+    used = position <= last.unsqueeze(-1)
+    return (reward * powers * used).sum(-1), last

@@ -12,6 +12,9 @@ def widest_float(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
+Step = int | Tensor  # a count of steps: an int, or a 0-dim int64 tensor in compiled code
+
+
 @dataclass(frozen=True)
 class Spec:
     """What an env looks like to the other parts."""
@@ -30,6 +33,7 @@ class Context:
     spec: Spec
     device: torch.device
     dtype: torch.dtype  # of parameters, rewards and values
+    batch_size: int  # B
     total_steps: int  # env steps per seed
     total_updates: int  # gradient steps per seed
 
@@ -83,12 +87,14 @@ class Episode(NamedTuple):
     length: int  # env steps
 
 
+EPISODE_LOG = 1024  # env steps of each env that finished episodes are remembered for
+
+
 class Env(Protocol):
     """S * N environments in lockstep; finished episodes restart by themselves."""
 
     spec: Spec
-    episodes: list[Episode]  # finished since the list was last cleared
-    episode_counts: Tensor  # [S] int64 (host) finished episodes of each seed since `reset`
+    episode_counts: Tensor  # [S] int64 finished episodes of each seed since `reset`
 
     def reset(self, first_episode: int = 0) -> Tensor:
         """First observations [S, N, *obs] of the episodes numbered from `first_episode`."""
@@ -96,6 +102,14 @@ class Env(Protocol):
 
     def step(self, action: Tensor) -> tuple[Transition, Tensor]:
         """Act with int64 [S, N]: the transition, and the obs [S, N, *obs] to act on next."""
+        ...
+
+    def draw_ahead(self, n: int) -> None:
+        """Draw what n steps need, before compiled code makes them."""
+        ...
+
+    def take_episodes(self) -> list[Episode]:
+        """Episodes finished since the last call or `reset`, in order; at most EPISODE_LOG steps ago."""
         ...
 
     def close(self) -> None: ...
@@ -144,36 +158,45 @@ class Agent(Protocol):
 
 
 class ReplayBuffer(Protocol):
-    """Storage and sampling of transitions for all seeds."""
+    """Storage and sampling of transitions for all seeds.
+
+    It counts nothing: where it writes, and how much it holds, follow from the env steps so far.
+    """
 
     n_bytes: int  # memory taken, said when a run starts
 
-    def add(self, transition: Transition) -> None: ...
+    def add(self, transition: Transition, step: Step) -> None:
+        """Store a transition [S, N] made at env step `step`: 0, N, 2N, ..."""
+        ...
 
-    def sample(self, batch_size: int, step: int) -> Batch:
-        """A minibatch for each seed; `step` (gradient steps) keys the draw and its schedules."""
+    def sample(self, step: Step, gradient_step: Step) -> Batch:
+        """A minibatch [S, B] after env step `step`; `gradient_step` keys the draw and its schedules."""
+        ...
+
+    def draw_ahead(self, gradient_step: Tensor, n: int) -> None:
+        """Draw for n updates from `gradient_step` on, before compiled code makes them."""
         ...
 
     def update_priorities(self, index: Tensor, td_abs: Tensor) -> None:
         """Tell the buffer |TD| [S, B] of the transitions at index [S, B]."""
         ...
 
-    def metrics(self) -> dict[str, Tensor]:
-        """Tag -> [S], about the buffer and the last minibatch; called at log intervals."""
-        ...
-
-    def __len__(self) -> int:
-        """Transitions stored per seed."""
+    def metrics(self, step: int, gradient_step: int) -> dict[str, Tensor]:
+        """Tag -> [S], about the buffer after env step `step` and the last minibatch."""
         ...
 
 
 class Exploration(Protocol):
     """How Q-values become actions while training."""
 
-    def epsilon(self, step: int, episode: Tensor) -> float | Tensor:
+    def epsilon(self, step: Step, episode: Tensor) -> float | Tensor:
         """At env step `step` of each seed, [S] finished episodes: the same for all seeds, or [S]."""
         ...
 
-    def act(self, q: Tensor, step: int, episode: Tensor) -> Tensor:
+    def draw_ahead(self, step: Tensor, n: int) -> None:
+        """Draw for n steps of every env from env step `step` on, before compiled code makes them."""
+        ...
+
+    def act(self, q: Tensor, step: Step, episode: Tensor) -> Tensor:
         """Q-values [S, N, A] -> int64 actions [S, N]."""
         ...

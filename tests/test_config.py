@@ -8,7 +8,7 @@ from hydra.errors import HydraException
 
 from dqn_exp import config
 from dqn_exp.config import compose
-from dqn_exp.registry import ConfigError, keys
+from dqn_exp.registry import SELECTORS, ConfigError, keys
 from dqn_exp.schema import PARTS
 
 OPTIONS = [(group, option) for group in PARTS for option in options(group)]
@@ -17,7 +17,8 @@ OPTIONS = [(group, option) for group in PARTS for option in options(group)]
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_shipped_option_gives_its_part_exactly_its_keys(group: str, option: str) -> None:
     node = compose(f"{group}={option}")[group]
-    assert set(node) - {"name"} == set(keys(group, node["name"]))
+    selector = SELECTORS.get(group, "name")
+    assert set(node) - {selector} == set(keys(group, node[selector]))
 
 
 @pytest.mark.parametrize("preset", options("experiment"))
@@ -67,7 +68,9 @@ def test_every_value_of_the_default_config_has_a_schema() -> None:
         ("seed=???", "seed=???: must be set (first seed)"),
         ("device=gpu", "device=gpu: must be auto or one of those here: cpu"),
         ("plugins=[no_such_module]", "plugins: cannot import 'no_such_module'"),
+        ("compile=sometimes", "compile=sometimes: must be auto, true or false"),
         ("buffer.name=perr", "buffer.name=perr: unknown buffer - did you mean 'per'?"),
+        ("env.backend=natve", "env.backend=natve: unknown env - did you mean 'native'?"),
         ("+agent.gama=1", "agent.gama: unknown key - did you mean 'gamma'?"),
         ("+typo=1", "typo: unknown key"),
     ],

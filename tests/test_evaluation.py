@@ -13,6 +13,7 @@ from dqn_exp.envs.gymnasium_env import GymnasiumEnv
 from dqn_exp.evaluation import (
     EPISODES_PER_EVALUATION,
     Evaluation,
+    Play,
     confidence_interval,
     evaluate,
     interquartile_mean,
@@ -44,6 +45,10 @@ def q(obs: Tensor) -> Tensor:
     return obs @ POLICIES.mT + BIAS
 
 
+def greedy(env: GymnasiumEnv, step: int, rounds: int) -> Evaluation:
+    return evaluate(env, q, Play(env, q), step, rounds)
+
+
 def play(seed_index: int, env_index: int, episode: int) -> tuple[float, float]:
     """Return and initial value of one episode, by Gymnasium alone."""
     draws = rng.integers(SEEDS, "env/eval", episode, (N,), 2**31)
@@ -60,7 +65,7 @@ def play(seed_index: int, env_index: int, episode: int) -> tuple[float, float]:
 @pytest.mark.parametrize(("step", "rounds"), [(0, 1), (0, 3), (5000, 2)])
 def test_only_the_first_episodes_of_each_env_count(env: GymnasiumEnv, step: int, rounds: int) -> None:
     first = step * EPISODES_PER_EVALUATION
-    result = evaluate(env, q, step, rounds)
+    result = greedy(env, step, rounds)
     played = [
         [play(s, n, first + episode) for n in range(N) for episode in range(rounds)] for s in range(2)
     ]
@@ -77,17 +82,21 @@ def same(first: Evaluation, second: Evaluation) -> bool:
 
 
 def test_the_same_step_gives_the_same_episodes_and_another_gives_others(env: GymnasiumEnv) -> None:
-    first = evaluate(env, q, 100, rounds=2)
-    other = evaluate(env, q, 200, rounds=2)
-    assert same(evaluate(env, q, 100, rounds=2), first)  # whatever was played in between
+    first = greedy(env, 100, rounds=2)
+    other = greedy(env, 200, rounds=2)
+    assert same(greedy(env, 100, rounds=2), first)  # whatever was played in between
     assert not np.array_equal(other.returns, first.returns)
     assert not np.intersect1d(other.initial_state_value, first.initial_state_value).size
 
 
 def test_a_seed_is_evaluated_as_it_would_be_alone(env: GymnasiumEnv) -> None:
     solo = make(SEEDS[1:], N)
-    together = evaluate(env, q, 100, rounds=2)
-    alone = evaluate(solo, lambda obs: q(obs.expand(2, -1, -1))[1:], 100, rounds=2)
+    together = greedy(env, 100, rounds=2)
+
+    def second(obs: Tensor) -> Tensor:
+        return q(obs.expand(2, -1, -1))[1:]
+
+    alone = evaluate(solo, second, Play(solo, second), 100, rounds=2)
     solo.close()
     assert same(alone, Evaluation(together.returns[1:], together.initial_state_value[1:]))
 

@@ -34,7 +34,9 @@ def floats(run_dir: Path, seed: int) -> list[tuple[str, str, float]]:
     ]
 
 
-@pytest.mark.parametrize("choice", [*CHOICES, "env.n=3", "agent.target={tau:1,every:50}"])
+@pytest.mark.parametrize(
+    "choice", [*CHOICES, "env.n=3", "env.backend=native", "agent.target={tau:1,every:50}"]
+)
 def test_a_seed_in_lockstep_equals_its_solo_run(make: Make, choice: str) -> None:
     together = make("seed=5", "seeds=3", choice, dtype=torch.float64)
     alone = make("seed=7", "seeds=1", choice, dtype=torch.float64)

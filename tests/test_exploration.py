@@ -26,7 +26,7 @@ NODES: dict[str, dict[str, Any]] = {
 
 def make(name: str, seeds: Tensor = SEEDS, **keys: float) -> Exploration:
     spec = Spec((4,), torch.float32, A)
-    context = Context(seeds, N, spec, torch.device("cpu"), torch.float32, 1000, 100)
+    context = Context(seeds, N, spec, torch.device("cpu"), torch.float32, 8, 1000, 100)
     return build("exploration", {"name": name, **NODES[name], **keys}, context)
 
 
@@ -118,6 +118,17 @@ def test_draws_depend_on_the_seed_value_and_the_step_alone() -> None:
     for call in (700, 3, 421):  # in any order, as after a resume
         alone = actions(part, [0, 0], range(call, call + 1))
         assert torch.equal(alone[:, 0], together[[2, 1], call])
+
+
+@pytest.mark.parametrize("name", sorted(NODES))
+def test_steps_drawn_ahead_as_tensors_give_the_actions_of_int_steps(name: str) -> None:
+    part, ahead, q = make(name), make(name), greedy_on_last(2)
+    episode = torch.tensor([0, 3])
+    for first in (0, 100 * N, 101 * N):
+        ahead.draw_ahead(torch.tensor(first), 20)
+        for step in range(first, first + 20 * N, N):
+            taken = ahead.act(q, torch.tensor(step), episode)
+            assert torch.equal(taken, part.act(q, step, episode))
 
 
 def test_seeds_steps_and_envs_draw_unrelated_actions() -> None:

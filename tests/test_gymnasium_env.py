@@ -27,7 +27,7 @@ gymnasium.register("FromFive-v0", "test_gymnasium_env:FromFive", max_episode_ste
 
 
 def build(*seeds: int, stream: str = "train", **options) -> GymnasiumEnv:
-    node = {"name": "gymnasium", "id": "CartPole-v1", "n": 1, "max_episode_steps": None}
+    node = {"backend": "gymnasium", "id": "CartPole-v1", "n": 1, "max_episode_steps": None}
     node |= {"kwargs": {}, "wrappers": [], **options}
     return registry.build("env", node, torch.tensor(seeds or (0,)), stream)
 
@@ -78,12 +78,27 @@ def test_termination_and_truncation_are_kept_apart() -> None:
 def test_episodes_are_counted_and_measured_as_gymnasium_measures_them() -> None:
     env = build(3, 8)
     play(env, 300)
+    finished = env.take_episodes()
     for index in range(2):
-        episodes = [e for e in env.episodes if e.seed_index == index]
+        episodes = [e for e in finished if e.seed_index == index]
         assert [e.number for e in episodes] == list(range(len(episodes)))
         assert len(episodes) == env.episode_counts[index] > 5
         assert np.cumsum([e.length for e in episodes]).tolist() == [e.step for e in episodes]
         assert all(e.reward_sum == e.length for e in episodes)  # CartPole pays 1 a step
+
+
+def test_episodes_are_taken_once_and_forgotten_at_a_reset() -> None:
+    together, taken_often = build(3, 8), build(3, 8)
+    obs, often = play(together, 300), []
+    taken_often.reset()
+    for step in range(300):
+        taken_often.step(torch.full((2, 1), 1 if step % 3 else 0))
+        often += taken_often.take_episodes()
+    assert together.take_episodes() == often != []
+    assert together.take_episodes() == []
+    assert torch.equal(play(together, 300), obs)
+    together.reset()
+    assert together.take_episodes() == []
 
 
 def test_returns_are_those_of_the_env_even_under_reward_wrappers() -> None:
@@ -95,8 +110,9 @@ def test_returns_are_those_of_the_env_even_under_reward_wrappers() -> None:
     env.reset()
     rewards = [float(env.step(torch.ones(1, 1, dtype=torch.int64))[0].reward) for _ in range(30)]
     assert set(rewards) == {0.5}
-    assert env.episodes
-    assert all(episode.reward_sum == episode.length for episode in env.episodes)
+    episodes = env.take_episodes()
+    assert episodes
+    assert all(episode.reward_sum == episode.length for episode in episodes)
 
 
 def test_more_episodes_than_one_block_of_seeds_go_on_differently() -> None:

@@ -33,7 +33,7 @@ def make(
 ) -> Learner:
     """A learner with AdamW and clipping or, if `plain`, with a step of minus the gradient."""
     spec = Spec((D,), torch.float32, A)
-    context = Context(seeds, 1, spec, torch.device("cpu"), dtype, 1000, 100)
+    context = Context(seeds, 1, spec, torch.device("cpu"), dtype, B, 1000, 100)
     decay: dict[str, Any] = {"weight_decay": 0.01, "amsgrad": True, "anneal": True, "clip": VALUE_CLIP}
     if plain:
         optimizer = SGD(context, lr=1.0, weight_decay=0.0, momentum=0.0, anneal=False, clip=NO_CLIP)
@@ -107,7 +107,7 @@ def test_updates_equal_those_of_plain_torch(
     twins = [Twin(row, rule is DoubleDQN) for row in learner.params]
     for step in range(10):
         b = batch(step, dtype=dtype)
-        td_abs = learner.update(b, env_step=10 * step)
+        td_abs = learner.update(b, env_step=10 * step, gradient_step=step)
         expected = [twin.update(b, s, env_step=10 * step) for s, twin in enumerate(twins)]
         online = torch.stack([twin.row(twin.online) for twin in twins])
         target = torch.stack([twin.row(twin.target) for twin in twins])
@@ -127,16 +127,16 @@ def test_q_values_are_those_of_the_newest_parameters() -> None:
         with torch.no_grad():
             expected = torch.stack([net(x.double()) for net, x in zip(nets, obs, strict=True)])
         assert_close(learner.q(obs), expected)
-        learner.update(batch(step), env_step=step)
+        learner.update(batch(step), env_step=step, gradient_step=step)
 
 
 def test_each_seed_learns_as_it_would_alone() -> None:
     together = make()
     solos = [make(SEEDS[k : k + 1]) for k in range(len(SEEDS))]
     for step in range(20):
-        together.update(batch(step), env_step=step)
+        together.update(batch(step), env_step=step, gradient_step=step)
         for k, solo in enumerate(solos):
-            solo.update(batch(step, SEEDS[k : k + 1]), env_step=step)
+            solo.update(batch(step, SEEDS[k : k + 1]), env_step=step, gradient_step=step)
     for k, solo in enumerate(solos):
         assert_close(together.params[k : k + 1], solo.params, atol=1e-10, rtol=0.0)
         assert_close(together.target_params[k : k + 1], solo.target_params, atol=1e-10, rtol=0.0)
@@ -146,7 +146,7 @@ def gradient(b: Batch) -> Tensor:
     """[S, P]: how far a plain step moves fresh parameters."""
     learner = make(plain=True)
     before = learner.params.clone()
-    learner.update(b, env_step=0)
+    learner.update(b, env_step=0, gradient_step=0)
     return before - learner.params
 
 
@@ -170,7 +170,7 @@ def test_a_soft_target_moves_at_every_update() -> None:
     learner = make(tau=0.25)
     for step in range(3):
         before = learner.target_params.clone()
-        learner.update(batch(step), env_step=step)
+        learner.update(batch(step), env_step=step, gradient_step=step)
         assert_close(learner.target_params, 0.75 * before + 0.25 * learner.params)
 
 
@@ -179,11 +179,24 @@ def test_a_target_with_an_interval_moves_only_when_told(tau: float) -> None:
     learner = make(tau=tau, every=50)
     before = learner.params.clone()
     for step in range(3):
-        learner.update(batch(step), env_step=step)
+        learner.update(batch(step), env_step=step, gradient_step=step)
     assert torch.equal(learner.target_params, before)  # a copy of the initial parameters
     learner.update_target()
     assert_close(learner.target_params, (1 - tau) * before + tau * learner.params)
     assert not torch.equal(learner.params, before)
+
+
+@pytest.mark.parametrize("tau", [1.0, 0.25])
+def test_a_target_told_by_a_tensor_moves_only_if_it_is_due(tau: float) -> None:
+    learner, told = make(tau=tau, every=50), make(tau=tau, every=50)
+    for one in (learner, told):
+        one.update(batch(0), env_step=0, gradient_step=0)
+    told.update_target(due=torch.tensor(False))
+    assert torch.equal(told.target_params, learner.target_params)
+    learner.update_target()
+    assert not torch.equal(told.target_params, learner.target_params)
+    told.update_target(due=torch.tensor(True))
+    assert_close(told.target_params, learner.target_params)
 
 
 def test_metrics_are_averaged_over_the_updates_since_they_were_taken() -> None:
@@ -192,8 +205,8 @@ def test_metrics_are_averaged_over_the_updates_since_they_were_taken() -> None:
     for steps in (range(3), range(3, 5)):
         singles = []
         for step in steps:
-            averaged.update(batch(step), env_step=step)
-            single.update(batch(step), env_step=step)
+            averaged.update(batch(step), env_step=step, gradient_step=step)
+            single.update(batch(step), env_step=step, gradient_step=step)
             singles.append(single.take_metrics())
         metrics = averaged.take_metrics()
         assert set(metrics) == set(METRICS)

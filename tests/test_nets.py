@@ -34,7 +34,7 @@ each_kind = pytest.mark.parametrize("node", [MLP_NODE, DUELING_NODE], ids=lambda
 
 def context(seeds: Tensor = SEEDS, obs_shape: tuple[int, ...] = (D,)) -> Context:
     spec = Spec(obs_shape, torch.float32, A)
-    return Context(seeds, 1, spec, torch.device("cpu"), torch.float32, 100, 100)
+    return Context(seeds, 1, spec, torch.device("cpu"), torch.float32, 9, 100, 100)
 
 
 def make(node: dict[str, Any], dtype: torch.dtype = torch.float32) -> tuple[QNetwork, Tensor, Tensor]:

@@ -36,7 +36,7 @@ each_kind = pytest.mark.parametrize("node", KINDS.values(), ids=KINDS)
 
 def optimizer(node: dict[str, Any], anneal: bool, clip: dict[str, Any], lr: float = 0.01) -> Optimizer:
     spec = Spec((4,), torch.float32, 2)
-    context = Context(SEEDS, 1, spec, torch.device("cpu"), torch.float32, 1000, 500)
+    context = Context(SEEDS, 1, spec, torch.device("cpu"), torch.float32, 8, 1000, 500)
     return build("optim", {**node, "lr": lr, "anneal": anneal, "clip": clip}, context)
 
 
@@ -63,6 +63,7 @@ def test_a_rule_equals_torch_optim_on_each_seed_alone(
     options = {key: value for key, value in node.items() if key != "name"}
     twins = [torch.nn.Parameter(row.clone()) for row in params]
     optimizers = [theirs([twin], lr=0.01, **options) for twin in twins]
+    ours.start(params)
     for step in range(STEPS):
         grad = gradient(step, dtype)
         for twin, other, row in zip(twins, optimizers, grad.clone(), strict=True):
@@ -70,7 +71,7 @@ def test_a_rule_equals_torch_optim_on_each_seed_alone(
             clip_like_torch(twin, clip)
             other.param_groups[0]["lr"] = 0.01 * (1 - 10 * step / 1000)  # every 10 of 1000 env steps
             other.step()
-        ours.step(params, grad, ours.lr(10 * step))
+        ours.step(params, grad, ours.lr(10 * step), count=step + 1)
         assert_close(params, torch.stack(list(twins)).detach(), atol=tolerance, rtol=tolerance)
 
 
@@ -97,7 +98,9 @@ def test_the_norm_returned_is_each_seeds_before_clipping(
     node: dict[str, Any], clip: dict[str, Any]
 ) -> None:
     grad = torch.tensor([[3.0, 4.0], [300.0, 400.0], [0.0, 0.0]])
-    norm = optimizer(node, False, clip).step(torch.zeros(3, 2), grad, lr=0.1)
+    part, params = optimizer(node, False, clip), torch.zeros(3, 2)
+    part.start(params)
+    norm = part.step(params, grad, lr=0.1, count=1)
     assert norm.tolist() == pytest.approx([5.0, 500.0, 0.0])
 
 
@@ -106,6 +109,26 @@ def test_an_annealed_learning_rate_goes_straight_to_zero(node: dict[str, Any]) -
     lr = optimizer(node, anneal=True, clip=CLIPS[2], lr=0.02).lr
     rates = [lr(step) for step in (0, 250, 500, 900, 1000, 2000)]
     assert rates == pytest.approx([0.02, 0.015, 0.01, 0.002, 0.0, 0.0])
+
+
+@each_kind
+def test_a_learning_rate_of_a_tensor_step_is_that_of_the_int(node: dict[str, Any]) -> None:
+    for anneal in (True, False):
+        lr = optimizer(node, anneal, clip=CLIPS[2], lr=0.02).lr
+        for step in (0, 333, 1000, 2000):
+            assert float(lr(torch.tensor(step))) == pytest.approx(lr(step), rel=1e-14)
+
+
+@each_kind
+def test_starting_again_forgets_what_went_before(node: dict[str, Any]) -> None:
+    part, ends = optimizer(node, False, CLIPS[0]), []
+    for _ in range(2):
+        params = torch.zeros(S, P, dtype=torch.float64)
+        part.start(params)
+        for step in range(3):
+            part.step(params, gradient(step), lr=0.1, count=step + 1)
+        ends.append(params)
+    assert torch.equal(*ends)
 
 
 @each_kind
@@ -118,7 +141,7 @@ def test_the_learning_rate_scales_the_step() -> None:
     clip = {"kind": "none", "max": 1.0}
     params = torch.zeros(1, 1)
     for lr in (0.5, 0.0, 0.25):
-        optimizer({"name": "sgd", "weight_decay": 0.0, "momentum": 0.0}, False, clip).step(
-            params, torch.full((1, 1), 2.0), lr
-        )
+        sgd = optimizer({"name": "sgd", "weight_decay": 0.0, "momentum": 0.0}, False, clip)
+        sgd.start(params)
+        sgd.step(params, torch.full((1, 1), 2.0), lr, count=1)
     assert params.item() == -1.5

@@ -83,6 +83,17 @@ def test_what_is_wrong_with_a_node_is_said_line_by_line(node: dict, expected: li
         assert str(caught.value) == "\n".join(expected)
 
 
+def test_a_kind_with_a_key_of_its_own_for_the_part_is_named_by_that_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(registry.SELECTORS, "animal", "species")
+    assert build("animal", {"species": "cat", "colour": "black"}, "roof") == ("roof", "black")
+    assert problems("animal", CAT) == ["animal.species=None: unknown animal (one of: cat, parrot)"]
+    assert problems("animal", {"species": "cat", **CAT}) == [
+        "animal.name: unknown key of animal 'cat' (one of: colour)"
+    ]
+
+
 def test_a_second_part_of_the_same_name_is_refused() -> None:
     def impostor(place: str, *, colour: str) -> None: ...
 

@@ -1,6 +1,9 @@
 """Philox against its published vectors and a naive twin; the draws' promises and statistics."""
 
+import math
 import time
+import zlib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ DRAWS = {
     "bits": rng.bits,
     "uniform": rng.uniform,
     "normal": rng.normal,
-    "integers": lambda *arguments: rng.integers(*arguments, high=10),
+    "integers": partial(rng.integers, high=10),
 }
 each_draw = pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS.keys())
 
@@ -58,6 +61,38 @@ def test_philox_equals_its_naive_twin_on_random_counters():
     words = torch.stack(rng.philox(columns[:4], columns[4:]), dim=1)
     twin = [naive_philox(list(map(int, row[:4])), list(map(int, row[4:]))) for row in numbers.T]
     assert words.tolist() == twin
+
+
+def test_bits_are_the_words_of_consecutive_counters_lane_by_lane():
+    seed, step = 5_000_000_000, 2**33 + 5
+    key = [seed % 2**32, zlib.crc32(b"stream")]
+    blocks = [naive_philox([block, step % 2**32, step >> 32, seed >> 32], key) for block in range(3)]
+    expected = [block[lane] for lane in range(4) for block in blocks][:10]
+    assert rng.bits(torch.tensor([seed]), "stream", step, (10,)).tolist() == [expected]
+    assert rng.bits(torch.tensor([seed]), "stream", step, (2, 5)).flatten().tolist() == expected
+
+
+@each_draw
+def test_a_stream_may_be_named_by_its_word(draw):
+    word = rng.word_of("stream")
+    assert 0 <= word < 2**32
+    assert torch.equal(draw(SEEDS, word, 3, (5,)), draw(SEEDS, "stream", 3, (5,)))
+    assert len({rng.word_of(name) for name in ("env/train", "env/eval", "replay", "explore")}) == 4
+
+
+def test_words_are_the_halves_of_an_integer():
+    values = [0, 1, 2**32 - 1, 2**32, 2**33 + 7, 2**63 - 1]
+    low, high = rng.words(torch.tensor(values))
+    assert [divmod(value, 2**32) for value in values] == list(
+        zip(high.tolist(), low.tolist(), strict=True)
+    )
+
+
+def test_unit_keeps_the_24_high_bits_of_a_word():
+    words = [0, 255, 256, 2**31, 2**32 - 1]
+    units = rng.unit(torch.tensor(words))
+    assert units.dtype == torch.float32
+    assert units.tolist() == [0.0, 0.0, 2.0**-24, 0.5, 1 - 2.0**-24]
 
 
 @each_draw
@@ -158,28 +193,47 @@ def test_normal_is_standard_normal(across: str):
 
 
 @each_draw
-def test_blocks_equal_direct_draws_forwards_backwards_and_in_other_shapes(draw):
-    blocks = rng.Blocks(draw, SEEDS, "stream")
-    length = rng.Blocks.WORDS // (4 * 6)
+@pytest.mark.parametrize("shape", [(2, 3), (3, 2), (6,), (1,), ()])
+def test_draws_equal_direct_draws_forwards_and_backwards(draw, shape: tuple[int, ...]):
+    draws = rng.Draws(draw, SEEDS, "stream", shape)
+    length = rng.Draws.WORDS // (4 * math.prod(shape))
     steps = [0, 1, length - 1, length, length + 1, 7 * length + 3, 2**33, 1, 0, length - 1]
     for step in steps:
-        for shape in [(2, 3), (2, 3), (3, 2)] if step % 2 else [(2, 3)]:
-            assert torch.equal(blocks(step, shape), draw(SEEDS, "stream", step, shape))
+        assert torch.equal(draws(step), draw(SEEDS, "stream", step, shape))
 
 
-def test_blocks_larger_than_a_block_are_drawn_one_by_one():
-    shape = (rng.Blocks.WORDS + 1,)
-    blocks = rng.Blocks(rng.uniform, SEEDS, "stream")
+def test_draws_larger_than_a_block_are_made_one_by_one():
+    shape = (rng.Draws.WORDS + 1,)
+    draws = rng.Draws(rng.uniform, SEEDS, "stream", shape)
     for step in (3, 4, 3):
-        assert torch.equal(blocks(step, shape), rng.uniform(SEEDS, "stream", step, shape))
+        assert torch.equal(draws(step), rng.uniform(SEEDS, "stream", step, shape))
 
 
-def test_a_block_draw_costs_less_than_5_us_per_step():
+@each_draw
+@pytest.mark.parametrize("shape", [(2, 3), (1,), ()])
+def test_steps_drawn_ahead_as_tensors_equal_int_steps(draw, shape: tuple[int, ...]):
+    draws = rng.Draws(draw, SEEDS, "stream", shape)
+    for first, n in ((0, 5), (3, 40), (2**33 - 2, 4), (0, 1)):
+        draws.ahead(torch.tensor(first), n)
+        for step in (first, first + n - 1, first + n // 2):  # in any order, and an int in between
+            assert torch.equal(draws(torch.tensor(step)), draws(step))
+            assert torch.equal(draws(step), draw(SEEDS, "stream", step, shape))
+
+
+def test_a_step_that_was_not_drawn_ahead_is_refused():
+    draws = rng.Draws(rng.uniform, SEEDS, "stream", (2,))
+    draws.ahead(torch.tensor(10), 5)
+    for step in (9, 15):
+        with pytest.raises((IndexError, RuntimeError)):
+            draws(torch.tensor(step))
+
+
+def test_a_draw_of_many_made_at_once_costs_less_than_5_us_per_step():
     def seconds_per_step() -> float:
-        blocks, n = rng.Blocks(rng.uniform, torch.tensor([0]), "explore"), 20_000
+        draws, n = rng.Draws(rng.uniform, torch.tensor([0]), "explore", (2, 1)), 20_000
         began = time.perf_counter()
         for step in range(n):
-            blocks(step, (2, 1))
+            draws(step)
         return (time.perf_counter() - began) / n
 
     # Noise of a shared machine only ever adds time.

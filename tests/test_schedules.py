@@ -4,6 +4,7 @@ import math
 from itertools import pairwise
 
 import pytest
+import torch
 
 from dqn_exp import schedules
 
@@ -29,6 +30,16 @@ def test_linear_of_one_step_jumps_to_the_end():
 def test_every_step_before_the_end_changes_the_value(schedule):
     values = [schedule(step, 1.0, 0.05, 100) for step in range(101)]
     assert all(after < before for before, after in pairwise(values))
+
+
+@pytest.mark.parametrize("schedule", [schedules.linear, schedules.exponential])
+@pytest.mark.parametrize(("start", "end"), [(1.0, 0.05), (0.4, 1.0)])
+def test_tensors_of_steps_give_what_ints_give(schedule, start: float, end: float):
+    steps = [0, 1, 7, 99, 100, 101, 2**33]
+    values = schedule(torch.tensor(steps), start, end, 100)
+    assert values.dtype == torch.float64
+    assert values.tolist() == pytest.approx([schedule(s, start, end, 100) for s in steps], rel=1e-14)
+    assert schedule(torch.tensor(7), start, end, 100).shape == ()
 
 
 @pytest.mark.parametrize("schedule", [schedules.linear, schedules.exponential])

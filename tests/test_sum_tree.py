@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from dqn_exp.buffers.sum_tree import SumTree
+from dqn_exp.buffers.sum_tree import FANOUT, MAX_TOP, SumTree
 
 CPU = torch.device("cpu")
-LEVELS = {10: 1, 1024: 1, 1025: 2, 65_536: 2, 70_000: 3, 1_000_000: 3}  # of each number of leaves
-CAPACITIES = [10, 1024, 1025, 70_000, 1_000_000]
+# At both sides of where a level is added, and far beyond.
+CAPACITIES = [10, MAX_TOP, MAX_TOP + 1, MAX_TOP * FANOUT, MAX_TOP * FANOUT + 1, 1_000_000]
 
 
 def build(leaves: list[list[float]]) -> SumTree:
@@ -16,6 +16,11 @@ def build(leaves: list[list[float]]) -> SumTree:
     tree = SumTree(len(leaves), len(leaves[0]), CPU)
     tree.update(torch.arange(priority.shape[1]).expand(priority.shape), priority)
     return tree
+
+
+def leaves_of(tree: SumTree, n_leaves: int) -> torch.Tensor:
+    """Priorities [2, C] of all leaves of both seeds."""
+    return tree._levels[0].view(2, -1)[:, :n_leaves]
 
 
 def naive_find(leaves: np.ndarray, mass: np.ndarray) -> list[list[int]]:
@@ -31,7 +36,9 @@ def naive_find(leaves: np.ndarray, mass: np.ndarray) -> list[list[int]]:
 def test_mass_falls_into_the_leaf_that_it_lies_in(mass: float, leaf: int):
     tree = build([[3, 1, 2, 5]])
     assert tree.total().tolist() == [11.0]
-    assert tree.find(torch.tensor([[mass]], dtype=torch.float64)).tolist() == [[leaf]]
+    index, priority = tree.find(torch.tensor([[mass]], dtype=torch.float64))
+    assert index.tolist() == [[leaf]]
+    assert priority.tolist() == [[[3, 1, 2, 5][leaf]]]
 
 
 @pytest.mark.parametrize("n_leaves", CAPACITIES)
@@ -49,8 +56,10 @@ def test_tree_equals_prefix_sums_under_random_operations(n_leaves: int):
         assert tree.total().tolist() == leaves.sum(1).tolist()
         mass = np.floor(numbers.random((S, B)) * leaves.sum(1, keepdims=True))
         mass[:, 0], mass[:, 1] = 0, leaves.sum(1) - 0.5
-        assert tree.find(torch.from_numpy(mass)).tolist() == naive_find(leaves, mass)
-    assert np.array_equal(tree.leaves.numpy(), leaves)
+        index, priority = tree.find(torch.from_numpy(mass))
+        assert index.tolist() == naive_find(leaves, mass)
+        assert priority.tolist() == np.take_along_axis(leaves, index.numpy(), 1).tolist()
+    assert np.array_equal(leaves_of(tree, n_leaves).numpy(), leaves)
 
 
 @pytest.mark.parametrize("n_leaves", CAPACITIES)
@@ -67,8 +76,9 @@ def test_empty_leaves_are_never_found_even_at_extreme_masses(n_leaves: int):
     below = torch.nextafter(total, torch.zeros_like(total))
     above = total * (1 + 1e-12)  # what rounding may make of a mass just below the total
     fractions = torch.from_numpy(numbers.random((2, 1000)))
-    found = tree.find(torch.cat([0 * total, below, total, above, fractions * total], dim=1))
-    assert (tree.leaves.gather(1, found) > 0).all()
+    found, priority = tree.find(torch.cat([0 * total, below, total, above, fractions * total], dim=1))
+    assert (priority > 0).all()
+    assert torch.equal(priority, leaves_of(tree, n_leaves).gather(1, found))
     for seed in range(2):
         assert found[seed, :4].tolist() == [occupied[0], *[occupied[-1]] * 3]
 
@@ -79,10 +89,10 @@ def test_a_single_occupied_leaf_is_always_found(n_leaves: int):
         tree = SumTree(2, n_leaves, CPU)
         tree.update(torch.tensor([[leaf], [leaf]]), torch.tensor([[0.1], [1e-8]]).double())
         mass = tree.total().unsqueeze(1) * torch.tensor([0.0, 0.3, 0.999, 1.0]).double()
-        assert set(tree.find(mass).flatten().tolist()) == {leaf}
+        assert set(tree.find(mass)[0].flatten().tolist()) == {leaf}
 
 
-@pytest.mark.parametrize("n_leaves", [10, 1025, 70_000])
+@pytest.mark.parametrize("n_leaves", [10, MAX_TOP + 1, 70_000])
 def test_totals_do_not_drift(n_leaves: int):
     numbers = np.random.default_rng(1)
     tree = SumTree(2, n_leaves, CPU)
@@ -90,7 +100,8 @@ def test_totals_do_not_drift(n_leaves: int):
         index = torch.from_numpy(numbers.integers(n_leaves, size=(2, 32)))
         # Magnitudes from 1e-8 to 1e8: adjusting sums by differences would lose the small ones.
         tree.update(index, 10.0 ** ((index * 31 + step) % 17 - 8).double())
-    np.testing.assert_allclose(tree.total().numpy(), tree.leaves.sum(1).numpy(), rtol=1e-14)
+    leaves = leaves_of(tree, n_leaves)
+    np.testing.assert_allclose(tree.total().numpy(), leaves.sum(1).numpy(), rtol=1e-14)
     everything = torch.arange(n_leaves).expand(2, -1)
     tree.update(everything, torch.full((2, n_leaves), 1e-8, dtype=torch.float64))
     np.testing.assert_allclose(tree.total().numpy(), 1e-8 * n_leaves, rtol=1e-12)
@@ -103,20 +114,24 @@ def test_duplicates_in_an_index_count_once(n_leaves: int):
     tree = SumTree(1, n_leaves, CPU)
     tree.update(torch.tensor([[1, 1, 3, 1]]), torch.tensor([[5.0, 5.0, 2.0, 5.0]]).double())
     assert tree.total().tolist() == [7.0]
-    assert tree.find(torch.tensor([[4.9, 5.0]]).double()).tolist() == [[1, 3]]
+    assert tree.find(torch.tensor([[4.9, 5.0]]).double())[0].tolist() == [[1, 3]]
 
 
 def test_seeds_do_not_touch_each_other():
     tree = build([[1, 2, 3], [4, 5, 6]])
     tree.update(torch.tensor([[0], [2]]), torch.tensor([[10.0], [0.0]]).double())
-    assert tree.leaves.tolist() == [[10, 2, 3], [4, 5, 0]]
+    assert leaves_of(tree, 3).tolist() == [[10, 2, 3], [4, 5, 0]]
     assert tree.total().tolist() == [15.0, 9.0]
-    assert tree.find(torch.tensor([[9.0, 13.0], [3.0, 8.0]]).double()).tolist() == [[0, 2], [0, 1]]
+    index, priority = tree.find(torch.tensor([[9.0, 13.0], [3.0, 8.0]]).double())
+    assert index.tolist() == [[0, 2], [0, 1]]
+    assert priority.tolist() == [[10, 3], [4, 5]]
 
 
-@pytest.mark.parametrize(("n_leaves", "levels"), LEVELS.items())
-def test_bytes_are_those_of_all_levels(n_leaves: int, levels: int):
+@pytest.mark.parametrize("n_leaves", CAPACITIES)
+def test_bytes_are_those_of_all_levels(n_leaves: int):
     tree = SumTree(3, n_leaves, CPU)
-    tensors = tree._flat
-    assert len(tensors) == levels
+    tensors = tree._levels
+    fits = [n_leaves <= MAX_TOP * FANOUT**parents for parents in range(len(tensors))]
+    assert fits == [False] * (len(tensors) - 1) + [True]  # no more levels than needed
+    assert len(tensors[0]) >= 3 * n_leaves
     assert SumTree.n_bytes(3, n_leaves, CPU) == sum(tensor.nbytes for tensor in tensors)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dqn_exp.experiment import Experiment
-from dqn_exp.types import Batch
+from dqn_exp.types import EPISODE_LOG, Batch
 
 Make = Callable[..., Experiment]
 
@@ -87,6 +87,25 @@ def test_logs_and_evaluations_come_at_their_intervals_and_at_the_end(make: Make)
     assert [step for step, _ in column(experiment, "eval/return_mean")] == [120, 240, 300]
 
 
+@pytest.mark.parametrize("backend", ["gymnasium", "native"])
+@pytest.mark.parametrize("n", [1, 3])
+def test_every_episode_is_recorded_however_rare_the_logs(make: Make, backend: str, n: int) -> None:
+    steps = 3 * (EPISODE_LOG + 7) * n  # more than an env need remember
+    rare = [f"{key}={steps}" for key in ("total_steps", "log.every", "eval.every", "train.every")]
+    experiment = make(*rare, f"env.backend={backend}", f"env.n={n}", "seeds=2")
+    experiment.run()
+    with (experiment.run_dir / "episodes.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for seed in ("0", "1"):
+        episodes = [row for row in rows if row["seed"] == seed]
+        assert [int(row["episode"]) for row in episodes] == list(range(len(episodes)))
+        ends = [int(row["step"]) for row in episodes]
+        assert ends == sorted(ends)
+        assert ends[-1] <= steps
+        # All steps but those of the n episodes that had not ended, 500 long at most.
+        assert steps - 500 * n <= sum(int(row["length"]) for row in episodes) <= steps
+
+
 @pytest.mark.parametrize(
     ("overrides", "updates"),
     [
@@ -104,13 +123,14 @@ def test_updates_keep_their_ratio_to_env_steps(
     calls = []
     update = experiment.learner.update
 
-    def counted(batch: Batch, env_step: int) -> torch.Tensor:
-        calls.append(env_step)
-        return update(batch, env_step)
+    def counted(batch: Batch, env_step: int, gradient_step: int) -> torch.Tensor:
+        calls.append(gradient_step)
+        return update(batch, env_step, gradient_step)
 
     monkeypatch.setattr(experiment.learner, "update", counted)
     experiment.run()
-    assert len(calls) == updates == experiment.context.total_updates
+    assert calls == list(range(updates))
+    assert updates == experiment.context.total_updates
 
 
 def test_the_learning_rate_falls_to_zero_and_beta_rises_to_one(make: Make) -> None:

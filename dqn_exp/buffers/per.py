@@ -11,7 +11,7 @@ from dqn_exp import rng, schedules
 from dqn_exp.buffers.ring import Ring
 from dqn_exp.buffers.sum_tree import SumTree
 from dqn_exp.registry import register
-from dqn_exp.types import Agent, Batch, Context, Transition
+from dqn_exp.types import Agent, Batch, Context, Step, Transition
 
 
 @register("buffer", "per")
@@ -37,56 +37,55 @@ class PrioritizedBuffer:
         self._ring = Ring(context, agent, capacity, SumTree.n_bytes(S, capacity, device))
         self._tree = SumTree(S, capacity, device)
         self._max_priority = torch.ones(S, 1, dtype=self._tree.dtype, device=device)
-        self._envs = torch.arange(context.n_envs, device=device).expand(S, -1)
-        self._draws = rng.Blocks(rng.uniform, context.seeds, "replay")
+        self._envs = torch.arange(context.n_envs, device=device).repeat(S, 1)
+        self._draws = rng.Draws(rng.uniform, context.seeds, "replay", (context.batch_size,))
         self._alpha, self._epsilon = alpha, epsilon
         self._beta_schedule = (beta_start, beta_end, max(1, context.total_updates - 1))
-        self._beta = beta_start
-        self._weight = torch.ones(S, 1, dtype=context.dtype, device=device)
+        self._weight = torch.ones(S, context.batch_size, dtype=context.dtype, device=device)
         self.n_bytes = self._ring.n_bytes
 
-    def __len__(self) -> int:
-        """Transitions stored per seed."""
-        return len(self._ring)
-
-    def add(self, transition: Transition) -> None:
+    def add(self, transition: Transition, step: Step) -> None:
         """Store a transition [S, N] at its seed's largest priority so far (Algorithm 1, line 6)."""
-        index = self._ring.add(transition) + self._envs
+        index = self._ring.add(transition, step) + self._envs
         self._tree.update(index, self._max_priority.expand_as(index))
 
-    def sample(self, batch_size: int, step: int) -> Batch:
-        """A minibatch [S, B], keyed by the gradient step `step`.
+    def sample(self, step: Step, gradient_step: Step) -> Batch:
+        """A minibatch [S, B] after env step `step`, keyed by the gradient step.
 
         One transition is drawn from each of B equal shares of the priority mass. The weights are
         (size * P(i))^-beta over their largest in the minibatch (sec. 3.4).
         """
+        batch_size = self._weight.shape[1]
         share = self._tree.total().unsqueeze(1) / batch_size
         stratum = torch.arange(batch_size, device=share.device)
         # In the tree's precision: float32 would miss rare transitions of a large buffer.
-        position = stratum + self._draws(step, (batch_size,)).to(self._tree.dtype)
-        index = self._tree.find(position * share)
-        priority = self._tree.leaves.gather(1, index)
-        self._beta = schedules.linear(step, *self._beta_schedule)
+        position = stratum + self._draws(gradient_step).to(self._tree.dtype)
+        index, priority = self._tree.find(position * share)
+        beta = schedules.linear(gradient_step, *self._beta_schedule)
         # size and total are the same for all of a seed, so they cancel in the division.
-        weight = (priority.amin(1, keepdim=True) / priority) ** self._beta
-        self._weight = weight.to(self._weight.dtype)
+        self._weight.copy_((priority.amin(1, keepdim=True) / priority) ** beta)
         return self._ring.gather(index, self._weight)
+
+    def draw_ahead(self, gradient_step: Tensor, n: int) -> None:
+        """Draw for n updates from `gradient_step` on, before compiled code makes them."""
+        self._draws.ahead(gradient_step, n)
 
     def update_priorities(self, index: Tensor, td_abs: Tensor) -> None:
         """Set the priorities of transitions [S, B] from their |TD| [S, B]."""
         priority = (td_abs.to(self._tree.dtype) + self._epsilon) ** self._alpha
         self._tree.update(index, priority)
         largest = priority.amax(1, keepdim=True)
-        self._max_priority = torch.maximum(self._max_priority, largest)
+        self._max_priority.copy_(torch.maximum(self._max_priority, largest))
 
-    def metrics(self) -> dict[str, Tensor]:
+    def metrics(self, step: int, gradient_step: int) -> dict[str, Tensor]:
         """`buffer/size`, `buffer/beta`, and `buffer/effective_sample_size`, each [S].
 
         The last is (sum w)^2 / sum w^2 over the newest minibatch, in [1, B].
         """
         S, weight = len(self._weight), self._weight
+        beta = schedules.linear(max(0, gradient_step - 1), *self._beta_schedule)
         return {
-            "buffer/size": torch.full((S,), float(len(self))),
-            "buffer/beta": torch.full((S,), self._beta),
+            "buffer/size": torch.full((S,), float(self._ring.size(step))),
+            "buffer/beta": torch.full((S,), beta),
             "buffer/effective_sample_size": weight.sum(1).square() / weight.square().sum(1),
         }

@@ -8,11 +8,12 @@ Letters: S seeds, B batch, C leaves.
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from dqn_exp.types import widest_float
 
-FANOUT = 64
-MAX_TOP = 1024  # nodes of the top level
+FANOUT = 32
+MAX_TOP = 4096  # nodes of the top level: a prefix sum takes less than one more level would
 
 
 def _widths(n_leaves: int) -> list[int]:
@@ -30,12 +31,11 @@ class SumTree:
     def __init__(self, n_seeds: int, n_leaves: int, device: torch.device):
         self.dtype = widest_float(device)
         widths = _widths(n_leaves)
-        levels = [torch.zeros(n_seeds, width, dtype=self.dtype, device=device) for width in widths]
-        self.leaves = levels[0][:, :n_leaves]  # [S, C]
-        self._top = levels[-1]
-        self._flat = [level.view(-1) for level in levels]
         rows = torch.arange(n_seeds, device=device).unsqueeze(1)
-        self._rows = [rows * width for width in widths]
+        self._levels = [  # each of all seeds, one after the other
+            torch.zeros(n_seeds * width, dtype=self.dtype, device=device) for width in widths
+        ]
+        self._rows = [rows * width for width in widths]  # [S, 1] where a seed begins
 
     @staticmethod
     def n_bytes(n_seeds: int, n_leaves: int, device: torch.device) -> int:
@@ -44,40 +44,44 @@ class SumTree:
 
     def total(self) -> Tensor:
         """Sum of each seed's priorities, [S]."""
-        return self._top.sum(1)
+        return self._top().sum(1)
 
     def update(self, index: Tensor, priority: Tensor) -> None:
         """Set leaves int64 [S, B] to priorities [S, B]; equal indices must have equal priorities."""
-        self._flat[0][self._rows[0] + index] = priority
-        for level in range(1, len(self._flat)):
+        self._levels[0][self._rows[0] + index] = priority
+        for level in range(1, len(self._levels)):
             index = index // FANOUT
             node = self._rows[level] + index
-            self._flat[level][node] = self._children(level, node).sum(-1)
+            self._levels[level][node] = self._children(level, node).sum(-1)
 
-    def find(self, mass: Tensor) -> Tensor:
-        """Leaves int64 [S, B] at mass [S, B] in [0, total) of the prefix sums.
+    def find(self, mass: Tensor) -> tuple[Tensor, Tensor]:
+        """Leaves int64 [S, B] at mass [S, B] in [0, total) of the prefix sums, and their priorities.
 
         Leaf i is found for sum_{j<i} p_j <= mass < sum_{j<=i} p_j, so never if its priority is 0.
         """
-        node, mass = _descend(self._top, mass)
-        for level in reversed(range(1, len(self._flat))):
+        node, mass, sums = _descend(self._top(), mass)
+        for level in reversed(range(1, len(self._levels))):
             children = self._children(level, self._rows[level] + node)
-            child, mass = (x.squeeze(-1) for x in _descend(children, mass.unsqueeze(-1)))
+            child, mass, sums = (x.squeeze(-1) for x in _descend(children, mass.unsqueeze(-1)))
             node = node * FANOUT + child
-        return node
+        return node, sums
+
+    def _top(self) -> Tensor:
+        """The top level, [S, W]."""
+        return self._levels[-1].view(len(self._rows[-1]), -1)
 
     def _children(self, level: int, node: Tensor) -> Tensor:
         """Sums [..., FANOUT] below the nodes [...] of a level, numbered over all seeds."""
-        return self._flat[level - 1].view(-1, FANOUT)[node]
+        return self._levels[level - 1].view(-1, FANOUT)[node]
 
 
-def _descend(sums: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
-    """The children int64 [..., B] that masses [..., B] fall in, given their sums [..., W], and the
-    masses left within them.
+def _descend(sums: Tensor, mass: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The children int64 [..., B] that masses [..., B] fall in, given their sums [..., W], the
+    masses left within them, and their own sums.
     """
-    prefix = sums.cumsum(-1)
+    prefix = pad(sums, (1, 0)).cumsum(-1)
     # Rounding may bring a mass up to the whole: it belongs to the last non-empty child then.
-    mass = torch.minimum(mass, torch.nextafter(prefix[..., -1:], torch.zeros_like(mass)))
-    child = torch.searchsorted(prefix, mass, right=True)
-    before = prefix.gather(-1, (child - 1).clamp(min=0)) * (child > 0)
-    return child, mass - before
+    below_whole = prefix[..., -1:] * (1.0 - torch.finfo(sums.dtype).eps / 2.0)
+    mass = torch.minimum(mass, below_whole)
+    child = torch.searchsorted(prefix, mass, right=True) - 1
+    return child, mass - prefix.gather(-1, child), sums.gather(-1, child)

@@ -1,0 +1,62 @@
+"""Functions on tensors, compiled at their first call."""
+
+import logging
+import time
+import types
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+
+class Graph:
+    """A function compiled for the shapes of its first call; static in all but its tensors.
+
+    The function may change tensors in place that it finds elsewhere than in its arguments.
+    """
+
+    def __init__(self, function: Callable[..., Any], device: torch.device):
+        # A C++ driver between the kernels, not a Python one: half the time for a small net.
+        options: dict[str, Any] = {"cpp_wrapper": True} if device.type == "cpu" else {}
+        own = _with_code_of_its_own(function)
+        self._graph = torch.compile(own, fullgraph=True, dynamic=False, options=options)
+        self._name = function.__qualname__
+        self._compiled = False
+        self.failed = False
+
+    def __call__(self, *args: Tensor) -> Any:
+        """The function's result; None, and nothing done, if it cannot be compiled (`failed`)."""
+        if self._compiled:
+            with torch.no_grad():
+                return self._graph(*args)
+        began = time.perf_counter()
+        try:
+            with torch.no_grad():
+                result = self._graph(*args)
+        except Exception as error:  # of whatever kind: each part of the compiler has its own
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            log.warning("cannot compile %s, going on without: %s", self._name, reason)
+            log.debug("the compiler's error", exc_info=True)
+            self.failed = True
+            return None
+        log.info("compiled %s in %.1f s", self._name, time.perf_counter() - began)
+        self._compiled = True
+        return result
+
+
+def _with_code_of_its_own(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A copy of a function or method: the compiler counts by code object, and gives up after eight
+    graphs of one, which are the ninth job of a sweep.
+    """
+    plain = getattr(function, "__func__", function)
+    copy = types.FunctionType(
+        plain.__code__.replace(),
+        plain.__globals__,
+        plain.__name__,
+        plain.__defaults__,
+        plain.__closure__,
+    )
+    return types.MethodType(copy, function.__self__) if hasattr(function, "__self__") else copy  # type: ignore[attr-defined]
