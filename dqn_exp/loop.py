@@ -122,7 +122,8 @@ class CompiledSteps(Compiled):
             transition, self.obs = self.env.step(action)
             updates = self._updates_due(self.step + self.context.n_envs)
             counts = (self.step, self.gradient_step, self.gradient_step + updates)
-            result = self._run_graph(counts, self.obs, *transition)
+            # A copy: obs is next_obs unless an episode ends, and the graph would be made for that.
+            result = self._run_graph(counts, self.obs.clone(), *transition)
             if result:
                 self._action, _ = result
                 self.step += self.context.n_envs
@@ -152,6 +153,10 @@ class CompiledSteps(Compiled):
             return (gradient_step + 1,)
 
         (reached,) = while_loop(unfinished, update, (gradient_step,))
+        # The compiler does not see that the loop changes the parameters, and might read them before:
+        # what follows is made to wait for it.
+        after = reached == last
+        obs, step = obs * after, step * after
         self._move_target(step)
         return self._act(obs, step), reached  # a loop whose result nobody uses would be left out
 

@@ -146,7 +146,9 @@ class MountainCar:
     def step(self, state: Tensor, action: Tensor) -> Outcome:
         """One step."""
         position, velocity = state.unbind(-1)
-        velocity = velocity + ((action - 1) * self.force + (3 * position).cos() * -self.gravity)
+        velocity = velocity + (
+            (action - 1).to(state.dtype) * self.force + (3 * position).cos() * -self.gravity
+        )
         velocity = velocity.clamp(-self.max_speed, self.max_speed)
         position = (position + velocity).clamp(self.min_position, self.max_position)
         at_wall = (position == self.min_position) & (velocity < 0)
