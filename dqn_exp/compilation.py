@@ -18,12 +18,18 @@ class Graph:
     The function may change tensors in place that it finds elsewhere than in its arguments.
     """
 
-    def __init__(self, function: Callable[..., Any], device: torch.device):
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        device: torch.device,
+        prepare: Callable[[], None] = lambda: None,  # comes before compilation, and may fail like it
+    ):
         # A C++ driver between the kernels, not a Python one: half the time for a small net.
         options: dict[str, Any] = {"cpp_wrapper": True} if device.type == "cpu" else {}
         own = _with_code_of_its_own(function)
         self._graph = torch.compile(own, fullgraph=True, dynamic=False, options=options)
         self._name = function.__qualname__
+        self._prepare = prepare
         self._compiled = False
         self.failed = False
 
@@ -34,6 +40,7 @@ class Graph:
                 return self._graph(*args)
         began = time.perf_counter()
         try:
+            self._prepare()
             with torch.no_grad():
                 result = self._graph(*args)
         except Exception as error:  # of whatever kind: each part of the compiler has its own

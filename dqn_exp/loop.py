@@ -85,13 +85,12 @@ class Compiled(Loop):
     """What the compiled forms share. The graph is made when learning starts."""
 
     _graph: Graph
-    _traced = False
+
+    def _trace(self) -> None:
+        self.learner.trace(self.buffer.sample(self.step, self.gradient_step))
 
     def _run_graph(self, counts: tuple[int, ...], *args: Tensor) -> Any:
         """The graph's result; None if there is no compiling it, and nothing has been done."""
-        if not self._traced:
-            self.learner.trace(self.buffer.sample(self.step, self.gradient_step))
-            self._traced = True
         device = self.context.device
         return self._graph(*(torch.tensor(count, device=device) for count in counts), *args)
 
@@ -106,7 +105,7 @@ class CompiledSteps(Compiled):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._graph = Graph(self._compute, self.context.device)
+        self._graph = Graph(self._compute, self.context.device, self._trace)
         self._action: Tensor | None = None  # chosen already
         self._drawn_until = 0
 
@@ -166,7 +165,7 @@ class WholeLoop(Compiled):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._graph = Graph(self._compute, self.context.device)
+        self._graph = Graph(self._compute, self.context.device, self._trace)
         self._pattern = updates_of_period(self.context.n_envs, self.train_every, self.updates)
         self._period = len(self._pattern) * self.context.n_envs
 
