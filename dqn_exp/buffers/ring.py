@@ -17,7 +17,6 @@ from dqn_exp.registry import ConfigError
 from dqn_exp.types import Agent, Batch, Context, Step, Transition
 
 FACTS = ("action", "reward", "terminated", "stop")  # stop: windows end here (episode, or newest)
-STOP = 3
 
 
 class Ring:
@@ -61,7 +60,7 @@ class Ring:
         self._window = steps * N
         self._powers = agent.gamma ** steps.to(context.dtype)  # at step k of a window
         self._discounts = self._powers * agent.gamma  # after it
-        self._newest_ended = torch.zeros(S, N, dtype=torch.bool, device=context.device)
+        self._newest = self._facts.new_zeros(S, N, len(FACTS))  # as they are told one step later
 
     def size(self, step: Step) -> Step:
         """Transitions stored per seed after `step` env steps."""
@@ -72,15 +71,19 @@ class Ring:
         obs, action, reward, next_obs, terminated, truncated = transition
         slot = step % self.capacity
         rows = self._rows + slot
-        if self._n_step > 1:
-            # Nothing lies beyond the newest transition yet; what it really was is told next time.
-            before = self._rows + (step - self._n_envs) % self.capacity
-            self._facts[before, STOP] = self._newest_ended.to(self._facts.dtype)
-            self._newest_ended.copy_(terminated | truncated)
         self._obs[rows] = torch.stack([obs, next_obs], 2)
         dtype = self._facts.dtype
-        facts = [action.to(dtype), reward.to(dtype), terminated.to(dtype)]
-        self._facts[rows] = torch.stack([*facts, torch.ones_like(facts[0])], -1)
+        columns = [action.to(dtype), reward.to(dtype), terminated.to(dtype)]
+        facts = torch.stack([*columns, torch.ones_like(columns[0])], -1)
+        if self._n_step > 1:
+            # Nothing lies beyond the newest transition yet; where it really stops is told next time.
+            # Whole rows: compiled code would copy the table to write one column.
+            before = self._rows + (step - self._n_envs) % self.capacity
+            self._facts[torch.stack([before, rows])] = torch.stack([self._newest, facts])
+            ended = (terminated | truncated).to(dtype)
+            self._newest.copy_(torch.stack([*columns, ended], -1))
+        else:
+            self._facts[rows] = facts
         return slot
 
     def gather(self, index: Tensor, weight: Tensor) -> Batch:
