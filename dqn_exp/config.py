@@ -94,7 +94,14 @@ def _cross_field_problems(config: Mapping[str, Any]) -> Iterator[str]:
             f"eval.final_episodes={rounds['final_episodes']}: must be a multiple of "
             f"eval.episodes={rounds['episodes']}"
         )
-    for node, low, high in (("exploration", "end", "start"), ("buffer", "beta_start", "beta_end")):
+    target = config["agent"].get("target", {})
+    if target.get("every") and target.get("episodes"):
+        yield "agent.target.episodes: instead of agent.target.every, not beside it"
+    for node, low, high in (
+        ("exploration", "end", "start"),
+        ("buffer", "beta_start", "beta_end"),
+        ("agent", "v_min", "v_max"),
+    ):
         values = config[node]
         if low in values and high in values and values[low] > values[high]:
             yield f"{node}.{low}={values[low]}: must be at most {node}.{high}={values[high]}"

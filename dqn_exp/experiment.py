@@ -115,17 +115,18 @@ class Experiment:
         )
         self.agent = registry.build("agent", config["agent"])
         try:
-            self.net = registry.build("net", config["net"], self.context)
+            self.net = registry.build("net", config["net"], self.context, self.agent)
         except ValueError as error:
             raise ConfigError([f"net={config['net']['name']}: {error}"]) from error
         self.buffer = registry.build("buffer", config["buffer"], self.context, self.agent)
+        self.exploration = registry.build("exploration", config["exploration"], self.context)
         self.learner = Learner(
             self.context,
             self.net,
             self.agent,
             registry.build("optim", config["optim"], self.context),
+            self.exploration.probabilities,
         )
-        self.exploration = registry.build("exploration", config["exploration"], self.context)
         self.form = self._form()
 
     def run(self) -> float:

@@ -1,8 +1,9 @@
 """The learner: parameters, target and optimizer of all seeds, as matrices [S, P].
 
-Letters: S seeds, N envs per seed, B batch, A actions, P parameters.
+Letters: S seeds, N envs per seed, B batch, A actions, P parameters, M noise.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import _engine_run_backward
 
+from dqn_exp import rng
 from dqn_exp.optim import Optimizer
-from dqn_exp.types import Agent, Batch, Context, QNetwork, Step, Weights
+from dqn_exp.types import Agent, Batch, Context, Networks, QNetwork, Step, Weights
 
 METRICS = (
     "train/td_loss",
@@ -21,50 +23,95 @@ METRICS = (
     "train/grad_norm",
 )
 LEARNED_FROM = ("obs", "action", "reward", "discount", "next_obs", "weight")  # fields of a Batch
+NETWORKS = ("online", "selector", "target")
 METRICS_BLOCK = 32  # updates whose metrics are summed at once: one by one costs as much as Adam
+NO_DRAWS = torch.empty(0)
 
 
 class Learner:
-    """Acts with the online network and learns from minibatches."""
+    """Acts with the online network and learns from minibatches.
 
-    def __init__(self, context: Context, net: QNetwork, agent: Agent, optimizer: Optimizer):
+    Args:
+        behaviour: probabilities of exploring actions, for rules that learn about them.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        net: QNetwork,
+        agent: Agent,
+        optimizer: Optimizer,
+        behaviour: Callable[[Tensor, Tensor], Tensor],
+    ):
         self._net = net
         self._agent = agent
         self._optimizer = optimizer
+        self._behaviour = behaviour
+        self._n_envs = context.n_envs
         self.lr = optimizer.lr
         self.params = net.init(context.seeds).to(context.dtype)
         self.target_params = self.params.clone()
         optimizer.start(self.params)
         # Views once and for all: the matrices are only ever changed in place.
         self._leaves = [view.requires_grad_() for view in net.views(self.params.detach())]
-        self._acting = net.views(self.params)  # the same, without gradient
+        self._online = net.views(self.params)  # the same, without gradient
         self._target = net.views(self.target_params)
+        noise = {"shape": (net.n_noise,)}
+        self._act_noise = [
+            rng.Draws(rng.normal, context.seeds, "noise/act", **noise) for _ in range(net.n_noise > 0)
+        ]
+        # What an update draws: noise for each network, and what the rule draws by itself.
+        self._draws = [
+            rng.Draws(rng.normal, context.seeds, f"noise/{role}", **noise)
+            for role in NETWORKS * (net.n_noise > 0)
+        ]
+        if n_draws := agent.n_draws(context.batch_size):
+            self._draws.append(rng.Draws(rng.uniform, context.seeds, "learn", (n_draws,)))
         self._trace: torch.fx.GraphModule | None = None
         self._pending: list[tuple[Tensor, ...]] = []  # metrics of updates not yet summed
         self._sums = torch.zeros(len(METRICS) + 1, context.n_seeds).to(self.params)  # last: a count
 
-    def q(self, obs: Tensor) -> Tensor:
-        """Q-values [S, N, A] of obs [S, N, *obs] under the online parameters."""
-        compiling = torch.compiler.is_compiling()  # which can do without the views, but not with them
-        weights = self._net.views(self.params) if compiling else self._acting
-        return self._agent.q_values(self._net(weights, obs))
+    def q(self, obs: Tensor, step: Step | None = None) -> Tensor:
+        """Q-values [S, N, A] of obs [S, N, *obs] under the online parameters.
 
-    def update(self, batch: Batch, env_step: Step, gradient_step: Step) -> Tensor:
-        """One gradient step of every seed on its minibatch; returns |TD error| [S, B].
+        With the noise of env step `step`, if the net is noisy; without one, none.
+        """
+        compiling = torch.compiler.is_compiling()  # which can do without the views, but not with them
+        weights = self._net.views(self.params) if compiling else self._online
+        if self._act_noise and step is not None:
+            noise = self._act_noise[0](step // self._n_envs)
+            return self._agent.q_values(partial(self._net, weights, noise=noise), obs)
+        return self._agent.q_values(partial(self._net, weights), obs)
+
+    def draw_ahead(self, step: Tensor, steps: int, gradient_step: Tensor, updates: int) -> None:
+        """Draw for acting `steps` times from env step `step` on, and for `updates`, before compiled
+        code does that.
+        """
+        for draws in self._act_noise:
+            draws.ahead(step // self._n_envs, steps)
+        for draws in self._draws:
+            draws.ahead(gradient_step, updates)
+
+    def update(
+        self, batch: Batch, env_step: Step, gradient_step: Step, rate: float | Tensor = 0.0
+    ) -> Tensor:
+        """One gradient step of every seed on its minibatch; returns the priorities [S, B].
 
         Args:
             batch: leading dims [S, B].
             env_step: sets the learning rate.
             gradient_step: how many have gone before.
+            rate: of exploration now, a number or [S], for a rule that is on-policy.
         """
+        inputs = self._inputs(batch, gradient_step, rate)
         if torch.compiler.is_compiling():
             assert self._trace is not None, "trace() comes before compilation"
-            fields = (getattr(batch, name) for name in LEARNED_FROM)
-            grad, *metrics = self._trace(self.params, self.target_params, *fields)
+            grad, *values = self._trace(self.params, self.target_params, *inputs)
         else:
-            grad, *metrics = self._gradient(self._leaves, self._target, batch)
+            grad, *values = self._gradient(self._leaves, self._online, self._target, batch, inputs)
+        priority, *metrics = values
         norm = self._optimizer.step(self.params, grad, self.lr(env_step), gradient_step + 1)
-        if self._agent.target_every is None:
+        if self._agent.target_every is None and self._agent.target_episodes is None:
             self.update_target()
         if torch.compiler.is_compiling():
             self._sum([(*metrics, norm)])
@@ -72,7 +119,15 @@ class Learner:
             self._pending.append((*metrics, norm))
             if len(self._pending) == METRICS_BLOCK:
                 self._sum_pending()
-        return metrics[1]
+        return priority
+
+    def _inputs(self, batch: Batch, gradient_step: Step, rate: float | Tensor) -> list[Tensor]:
+        """All that the gradient depends on beside the parameters."""
+        inputs = [getattr(batch, name) for name in LEARNED_FROM]
+        inputs += [draws(gradient_step) for draws in self._draws]
+        if self._agent.on_policy:
+            inputs.append(torch.as_tensor(rate, device=batch.reward.device).to(batch.reward.dtype))
+        return inputs
 
     def trace(self, batch: Batch) -> None:
         """Record the gradient's operations for batches of this shape, which compiled code needs:
@@ -81,21 +136,32 @@ class Learner:
 
         from torch.fx.experimental.proxy_tensor import make_fx  # slow to import
 
-        def gradient(params: Tensor, target_params: Tensor, *fields: Tensor) -> tuple[Tensor, ...]:
-            leaves = [view.detach().requires_grad_() for view in self._net.views(params)]
-            learned_from = dict(zip(LEARNED_FROM, fields, strict=True))
-            return self._gradient(
-                leaves, self._net.views(target_params), replace(batch, **learned_from)
-            )
+        def gradient(params: Tensor, target_params: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+            online, target = self._net.views(params), self._net.views(target_params)
+            leaves = [view.detach().requires_grad_() for view in online]
+            learned_from = dict(zip(LEARNED_FROM, inputs, strict=False))
+            return self._gradient(leaves, online, target, replace(batch, **learned_from), [*inputs])
 
-        fields = (getattr(batch, name) for name in LEARNED_FROM)
+        rate = torch.zeros(len(self.params), device=self.params.device)
+        inputs = self._inputs(batch, 0, rate)
         # A sum after a product is merged with what follows it; a product onto a bias is not.
         decompositions = {torch.ops.aten.baddbmm.default: lambda bias, x, y: torch.bmm(x, y) + bias}
-        self._trace = make_fx(gradient, decompositions)(self.params, self.target_params, *fields)
+        self._trace = make_fx(gradient, decompositions)(self.params, self.target_params, *inputs)
 
-    def _gradient(self, leaves: Weights, target: Weights, batch: Batch) -> tuple[Tensor, ...]:
-        """The gradient [S, P], then loss, |TD|, estimate and target, all [S, B]."""
-        loss = self._agent.loss(partial(self._net, leaves), partial(self._net, target), batch)
+    def _gradient(
+        self, leaves: Weights, online: Weights, target: Weights, batch: Batch, inputs: list[Tensor]
+    ) -> tuple[Tensor, ...]:
+        """The gradient [S, P], then priority, loss, estimate and target, all [S, B]."""
+        drawn = inputs[len(LEARNED_FROM) :]
+        rate = drawn.pop() if self._agent.on_policy else NO_DRAWS
+        networks = [partial(self._net, weights) for weights in (leaves, online, target)]
+        if self._net.n_noise:
+            noise, drawn = drawn[: len(NETWORKS)], drawn[len(NETWORKS) :]
+            networks = [partial(net, noise=e) for net, e in zip(networks, noise, strict=True)]
+        online_net, selector, target_net = networks
+        draws = drawn[0] if drawn else NO_DRAWS
+        nets = Networks(online_net, selector, target_net, draws, lambda q: self._behaviour(q, rate))
+        loss = self._agent.loss(nets, batch)
         # Mean over the batch, sum over seeds: each seed's gradient is what it would be alone.
         share = batch.weight / batch.weight.shape[1]
         # The engine call inside torch.autograd.grad, whose checks of its arguments take as long as a
@@ -104,10 +170,14 @@ class Learner:
             (loss.loss,), (share,), False, False, tuple(leaves), False, accumulate_grad=False
         )
         grad = torch.cat([grad.reshape(len(grad), -1) for grad in grads], dim=1)
-        return grad, loss.loss.detach(), *loss[1:]
+        return grad, loss.priority, loss.loss.detach(), loss.q, loss.target
 
     def update_target(self, due: Tensor | None = None) -> None:
-        """Move the target parameters by the agent's tau towards the online ones, if `due` (bool [])."""
+        """Move the target parameters by the agent's tau towards the online ones.
+
+        Args:
+            due: bool [] or, for each seed, [S, 1]; where it is false, they stay.
+        """
         if due is None:
             self.target_params.lerp_(self.params, self._agent.tau)
         else:
@@ -123,12 +193,23 @@ class Learner:
             {tag: total / count for tag, total in zip(METRICS, sums, strict=True)} if count[0] else {}
         )
 
+    def diagnostics(self, batch: Batch) -> dict[str, Tensor]:
+        """Tag -> [S], about the parameters now, given a minibatch [S, B].
+
+        `train/target_lag`: distance of the target from the online parameters, in norms of these.
+        `train/dead_units`: share of the last common hidden layer that is 0 for the whole minibatch.
+        """
+        lag = (self.params - self.target_params).norm(dim=1) / self.params.norm(dim=1)
+        dead = (self._net.features(self._online, batch.obs) == 0.0).all(1).float().mean(1)
+        metrics = {"train/target_lag": lag, "train/dead_units": dead}
+        return metrics | self._net.metrics(self._online)
+
     def _sum_pending(self) -> None:
         if self._pending:
             self._sum(self._pending)
             self._pending.clear()
 
     def _sum(self, updates: list[tuple[Tensor, ...]]) -> None:
-        *of_batch, norms = (torch.stack(values) for values in zip(*updates, strict=True))
-        means = [values.mean(-1) for values in of_batch]
+        loss, q, target, norms = (torch.stack(values) for values in zip(*updates, strict=True))
+        means = [values.mean(-1) for values in (loss, (target - q).abs(), q, target)]
         self._sums.add_(torch.stack([*means, norms, torch.ones_like(norms)]).sum(1))

@@ -61,16 +61,25 @@ class Loop:
             self.gradient_step += 1
         if self.agent.target_every and self._times(self.step, self.agent.target_every):
             self.learner.update_target()
+        if self.agent.target_episodes:
+            self.learner.update_target(self._episodes_due(transition, self.agent.target_episodes))
 
     def _act(self, obs: Tensor, step: Step) -> Tensor:
         """Actions int64 [S, N] for obs [S, N, *obs]."""
-        return self.exploration.act(self.learner.q(obs), step, self.env.episode_counts)
+        return self.exploration.act(self.learner.q(obs, step), step, self.env.episode_counts)
 
     def _update(self, step: Step, gradient_step: Step) -> None:
         """One gradient step."""
         batch = self.buffer.sample(step, gradient_step)
-        td_abs = self.learner.update(batch, step, gradient_step)
-        self.buffer.update_priorities(batch.index, td_abs)
+        rate = self.exploration.rate(step, self.env.episode_counts) if self.agent.on_policy else 0.0
+        priority = self.learner.update(batch, step, gradient_step, rate)
+        self.buffer.update_priorities(batch.index, priority)
+
+    def _episodes_due(self, transition: Transition, every: int) -> Tensor:
+        """Whether each seed has just ended episode 0, every, 2 every, ...: bool [S, 1]."""
+        ended = (transition.terminated | transition.truncated).sum(1)
+        count = self.env.episode_counts.to(ended.device) + every - 1
+        return (count // every > (count - ended) // every).unsqueeze(1)
 
     def _times(self, step: Any, every: int) -> Any:
         """How many multiples of `every` the step of N envs that led to `step` reached."""
@@ -94,10 +103,12 @@ class Compiled(Loop):
         device = self.context.device
         return self._graph(*(torch.tensor(count, device=device) for count in counts), *args)
 
-    def _move_target(self, step: Tensor) -> None:
+    def _move_target(self, step: Tensor, transition: Transition) -> None:
         """Move a target that moves at intervals, if it is time."""
         if self.agent.target_every:
             self.learner.update_target(self._times(step, self.agent.target_every) > 0)
+        if self.agent.target_episodes:
+            self.learner.update_target(self._episodes_due(transition, self.agent.target_episodes))
 
 
 class CompiledSteps(Compiled):
@@ -133,8 +144,10 @@ class CompiledSteps(Compiled):
     def _draw_ahead(self) -> None:
         device, steps = self.context.device, AHEAD * self.context.n_envs
         n_updates = (steps // self.train_every + 1) * self.updates
-        self.exploration.draw_ahead(torch.tensor(self.step, device=device), AHEAD + 1)
-        self.buffer.draw_ahead(torch.tensor(self.gradient_step, device=device), n_updates)
+        step, gradient_step = (torch.tensor(c, device=device) for c in (self.step, self.gradient_step))
+        self.exploration.draw_ahead(step, AHEAD + 1)
+        self.buffer.draw_ahead(gradient_step, n_updates)
+        self.learner.draw_ahead(step, AHEAD + 1, gradient_step, n_updates)
         self._drawn_until = self.step + steps
 
     def _compute(
@@ -156,7 +169,7 @@ class CompiledSteps(Compiled):
         # what follows is made to wait for it.
         after = reached == last
         obs, step = obs * after, step * after
-        self._move_target(step)
+        self._move_target(step, Transition(*transition))
         return self._act(obs, step), reached  # a loop whose result nobody uses would be left out
 
 
@@ -191,6 +204,9 @@ class WholeLoop(Compiled):
         self.env.draw_ahead(AHEAD * len(self._pattern))
         self.exploration.draw_ahead(step, AHEAD * len(self._pattern))
         self.buffer.draw_ahead(gradient_step, AHEAD * sum(self._pattern))
+        self.learner.draw_ahead(
+            step, AHEAD * len(self._pattern), gradient_step, AHEAD * sum(self._pattern)
+        )
 
         def unfinished(step: Tensor, gradient_step: Tensor, obs: Tensor) -> Tensor:
             return step < stop
@@ -203,7 +219,7 @@ class WholeLoop(Compiled):
                 for _ in range(updates):
                     self._update(step, gradient_step)
                     gradient_step = gradient_step + 1
-                self._move_target(step)
+                self._move_target(step, transition)
             return step, gradient_step, obs
 
         return while_loop(unfinished, period, (step, gradient_step, obs))

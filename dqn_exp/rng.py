@@ -15,6 +15,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from dqn_exp.types import widest_float
+
 MASK32 = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -104,8 +106,9 @@ def integers(
 def normal(seeds: Tensor, stream: str | int, step: int | Tensor, shape: tuple[int, ...]) -> Tensor:
     """Standard normal float32 by the Box-Muller transform; arguments and shapes as `bits`."""
     pair = uniform(seeds, stream, step, (2, *shape))
-    radius, angle = pair.unbind(-1 - len(shape))
-    return (-2.0 * torch.log1p(-radius)).sqrt() * torch.cos(2.0 * math.pi * angle)
+    # Rounded in the end alone: devices and compilers differ in the last bits of log and cos.
+    radius, angle = pair.to(widest_float(pair.device)).unbind(-1 - len(shape))
+    return ((-2.0 * torch.log1p(-radius)).sqrt() * torch.cos(2.0 * math.pi * angle)).float()
 
 
 class Draws:

@@ -12,6 +12,7 @@ MISSING: Any = "???"  # how OmegaConf writes a value that must be given
 Check = tuple[Callable[[Any], bool], str]  # (holds, what is allowed)
 ANY: Check = (lambda _: True, "")
 COUNT: Check = (lambda value: value >= 1, "an integer >= 1")
+TWO: Check = (lambda value: value >= 2, "an integer >= 2")
 NATURAL: Check = (lambda value: value >= 0, "an integer >= 0")
 POSITIVE: Check = (lambda value: 0 < value < float("inf"), "a number > 0")
 NOT_NEGATIVE: Check = (lambda value: 0 <= value < float("inf"), "a number >= 0")
@@ -38,26 +39,68 @@ ACTIVATIONS = one_of("relu", "tanh", "elu", "gelu", "silu", "leaky_relu")
 class Target:
     tau: float = key("step of the target network towards the online one; 1 copies it", FRACTION)
     every: int | None = key("env steps between target steps; null: one with every update", COUNT)
+    episodes: int | None = key("instead of env steps, episodes of a seed between them", COUNT)
 
 
 @dataclass
-class Agent:
+class Rule:
     name: str = key("learning rule in the registry")
     gamma: float = key("discount per env step", UNIT)
     n_step: int = key("env steps per return", COUNT)
-    loss: str = key("loss of the TD error", one_of("huber", "mse"))
     target: Target = field(default_factory=Target)
 
 
 @dataclass
-class MLP:
-    name: str = key("network in the registry")
-    hidden: list[int] = key("units of each hidden layer", WIDTHS)
-    activation: str = key("nonlinearity between layers", ACTIVATIONS)
+class Agent(Rule):
+    loss: str = key("loss of the TD error", one_of("huber", "mse"))
 
 
 @dataclass
-class Dueling(MLP):
+class Munchausen(Agent):
+    alpha: float = key("weight of the log-policy bonus", UNIT)
+    temperature: float = key("of the softmax policy", POSITIVE)
+    clip: float = key("lowest log-policy bonus", (lambda value: value < 0, "a number < 0"))
+
+
+@dataclass
+class Distributional(Rule):
+    double: bool = key("choose the next action by the online network, as double DQN does")
+
+
+@dataclass
+class C51(Distributional):
+    atoms: int = key("atoms of the distribution of returns", TWO)
+    v_min: float = key("return of the first atom")
+    v_max: float = key("return of the last atom; 1 / (1 - gamma) bounds rewards up to 1")
+
+
+@dataclass
+class QRDQN(Distributional):
+    quantiles: int = key("quantiles of the distribution of returns", COUNT)
+
+
+@dataclass
+class IQN(Distributional):
+    samples: int = key("random fractions for the estimate", COUNT)
+    target_samples: int = key("random fractions for the target", COUNT)
+    act_samples: int = key("even fractions that Q-values are means over", COUNT)
+
+
+@dataclass
+class Net:
+    name: str = key("network in the registry")
+    hidden: list[int] = key("units of each hidden layer", WIDTHS)
+    activation: str = key("nonlinearity between layers", ACTIVATIONS)
+    sigma: float | None = key("initial noise of noisy layers; null: none are noisy", POSITIVE)
+
+
+@dataclass
+class MLP(Net):
+    output_activation: str | None = key("nonlinearity of the Q-values; null: none", ACTIVATIONS)
+
+
+@dataclass
+class Dueling(Net):
     stream_hidden: list[int] = key("hidden units of the value and advantage streams", WIDTHS)
 
 
@@ -130,6 +173,20 @@ class Decay(PerEpisode):
 
 
 @dataclass
+class EpsilonZ(Decay):
+    mu: float = key("exponent of the zeta distribution of repetitions", POSITIVE)
+    max_duration: int = key("most steps that a random action is repeated", COUNT)
+
+
+@dataclass
+class Boltzmann:
+    name: str = key("exploration in the registry")
+    start: float = key("temperature at the start", POSITIVE)
+    end: float = key("temperature after the decay", POSITIVE)
+    decay_steps: int = key("env steps of the decay", COUNT)
+
+
+@dataclass
 class Env:
     backend: str = key("gymnasium, or native: tensor functions that compile with the learner")
     id: str = key("Gymnasium id")
@@ -188,7 +245,7 @@ GROUPS = {  # of conf/, for the help
     "net": "Q-network",
     "buffer": "experience replay",
     "optim": "optimizer, learning-rate annealing, clipping",
-    "exploration": "epsilon-greedy and its schedule",
+    "exploration": "how to act while learning, and its schedule",
     "train": "when to learn, and from how much",
     "eval": "greedy evaluation",
     "log": "how often to log",
@@ -205,11 +262,23 @@ PARTS = (
 SCHEMAS: dict[str, dict[str, type]] = {  # group -> name -> schema; "" is the root
     "": {"config": Config},
     "env": {"gymnasium": Env},
-    "agent": {"dqn": Agent},
+    "agent": {
+        "dqn": Agent,
+        "munchausen": Munchausen,
+        "c51": C51,
+        "qr_dqn": QRDQN,
+        "iqn": IQN,
+    },
     "net": {"mlp": MLP, "dueling": Dueling},
     "buffer": {"uniform": Uniform, "per": PER},
     "optim": {"adam": Adam, "rmsprop": RMSprop, "sgd": SGD},
-    "exploration": {"decay": Decay, "per_episode": PerEpisode, "constant": Constant},
+    "exploration": {
+        "decay": Decay,
+        "per_episode": PerEpisode,
+        "constant": Constant,
+        "ez_greedy": EpsilonZ,
+        "boltzmann": Boltzmann,
+    },
     "train": {"train": Train},
     "eval": {"eval": Eval},
     "log": {"log": Log},

@@ -43,6 +43,71 @@ def squared(estimate: Tensor, target: Tensor) -> Tensor:
 LOSSES = {"huber": huber, "mse": squared}
 
 
+def select_atoms(atoms: Tensor, action: Tensor) -> Tensor:
+    """Atoms [..., K] of the chosen actions: [..., A, K] at int64 action [...]."""
+    index = action[..., None, None].expand(*action.shape, 1, atoms.shape[-1])
+    return atoms.gather(-2, index).squeeze(-2)
+
+
+def categorical_projection(
+    support: Tensor, probabilities: Tensor, reward: Tensor, discount: Tensor
+) -> Tensor:
+    """Project R + discount * Z onto the support of Z. Bellemare et al. 2017, eq. 7.
+
+    Args:
+        support: [K] atoms z_i, evenly spaced.
+        probabilities: [..., K] of Z at the atoms.
+        reward, discount: [...].
+
+    Returns:
+        [..., K]: each moved atom's mass, shared between its two neighbours by distance; what falls
+        outside the support goes to its ends.
+    """
+    moved = reward.unsqueeze(-1) + discount.unsqueeze(-1) * support
+    moved = moved.clamp(support[0], support[-1]).unsqueeze(-2)
+    distance = (moved - support.unsqueeze(-1)).abs() / (support[1] - support[0])
+    return ((1.0 - distance).clamp(min=0.0) * probabilities.unsqueeze(-2)).sum(-1)
+
+
+def quantile_huber(quantiles: Tensor, fractions: Tensor, target: Tensor) -> Tensor:
+    """Quantile Huber loss with kappa = 1. Dabney et al. 2018, eq. 9, 10; 2018b, eq. 3.
+
+    Args:
+        quantiles: [..., K] estimates theta_i.
+        fractions: [..., K] tau_i that they are quantiles at.
+        target: [..., K'] samples of the target distribution.
+
+    Returns:
+        [...]: sum over i of the mean over j of |tau_i - 1{u < 0}| huber(u), u = target_j - theta_i.
+    """
+    error = target.unsqueeze(-2) - quantiles.unsqueeze(-1)
+    size = error.abs()
+    loss = torch.where(size <= 1.0, 0.5 * error.square(), size - 0.5)
+    weight = (fractions.unsqueeze(-1) - (error < 0.0).to(error.dtype)).abs()
+    return (weight * loss).mean(-1).sum(-1)
+
+
+def sample_action(probabilities: Tensor, draw: Tensor) -> Tensor:
+    """Int64 actions [...], with probabilities [..., A], by inversion of uniform draws [...]."""
+    below = probabilities.cumsum(-1)[..., :-1] <= draw.unsqueeze(-1)
+    return below.sum(-1)
+
+
+def log_policy(q: Tensor, temperature: float) -> Tensor:
+    """temperature * log softmax(q / temperature), [..., A]. Vieillard et al. 2020, appendix B.1."""
+    return temperature * torch.log_softmax(q / temperature, -1)
+
+
+def munchausen_bonus(q: Tensor, action: Tensor, temperature: float, low: float) -> Tensor:
+    """temperature * log pi(a|s), clipped to [low, 0]: q [..., A] -> [...]. Vieillard 2020, eq. 2."""
+    return select(log_policy(q, temperature), action).clamp(low, 0.0)
+
+
+def soft_bootstrap(q_next: Tensor, temperature: float) -> Tensor:
+    """sum_a pi(a) (q(a) - temperature log pi(a)), pi = softmax(q / temperature): [..., A] -> [...]."""
+    return temperature * torch.logsumexp(q_next / temperature, -1)
+
+
 def n_step(reward: Tensor, stop: Tensor, powers: Tensor) -> tuple[Tensor, Tensor]:
     """Discounted returns over windows that end early where they must.
 

@@ -71,8 +71,8 @@ class Trainer:
         rows = loop.learner.take_metrics() | loop.buffer.metrics(loop.step, loop.gradient_step)
         matrix = torch.stack([row.to(context.device, torch.float32) for row in rows.values()])
         values = dict(zip(rows, matrix.cpu().numpy(), strict=True))
-        epsilon = torch.as_tensor(loop.exploration.epsilon(loop.step, loop.env.episode_counts)).cpu()
-        values["train/epsilon"] = np.broadcast_to(epsilon.numpy(), (context.n_seeds,))
+        rate = torch.as_tensor(loop.exploration.rate(loop.step, loop.env.episode_counts)).cpu()
+        values[loop.exploration.tag] = np.broadcast_to(rate.numpy(), (context.n_seeds,))
         values["train/lr"] = np.full(context.n_seeds, loop.learner.lr(loop.step))
         steps = (loop.step - self._interval_step) * context.n_seeds
         speed = steps / (self._clock() - self._interval_began)

@@ -1,5 +1,6 @@
 """The types all parts speak. Letters: S seeds, N envs per seed, B batch, A actions, P parameters."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -71,9 +72,9 @@ class Loss(NamedTuple):
     """What a learning rule makes of a batch; all [S, B]."""
 
     loss: Tensor  # per sample, with gradient, before importance weights
-    td_abs: Tensor  # |target - estimate|, detached
+    priority: Tensor  # what prioritised replay ranks by: |target - estimate| or alike, detached
     q: Tensor  # estimate Q(s, a), detached
-    target: Tensor  # what it is moved towards, detached
+    target: Tensor  # what it is moved towards (of a distribution, the mean), detached
 
 
 class Episode(NamedTuple):
@@ -119,9 +120,13 @@ Weights = list[Tensor]  # views [S, *shape] into one parameter matrix [S, P]
 
 
 class QNetwork(Protocol):
-    """A function of weights and observations; it owns no tensors."""
+    """A function of weights and observations; it owns no tensors.
+
+    Letters: K numbers per action (atoms, quantiles, fractions), M noise.
+    """
 
     n_params: int  # P
+    n_noise: int  # M: standard normal numbers that its noisy layers take; 0 without such layers
 
     def init(self, seeds: Tensor) -> Tensor:
         """Fresh parameters [S, P], each row from its own seed value."""
@@ -131,15 +136,43 @@ class QNetwork(Protocol):
         """The matrix [S, P] cut into the weights of the layers, without copying."""
         ...
 
-    def __call__(self, weights: Weights, obs: Tensor) -> Tensor:
-        """Obs [S, B, *obs] -> outputs [S, B, A] (or [S, B, A, K])."""
+    def __call__(
+        self,
+        weights: Weights,
+        obs: Tensor,
+        noise: Tensor | None = None,
+        fractions: Tensor | None = None,
+    ) -> Tensor:
+        """Obs [S, B, *obs] -> outputs [S, B, A], or [S, B, A, K] as the agent asks.
+
+        Noise [S, M]; without it, noisy layers compute with their mean weights. Fractions [S, B, K]
+        are those at which an implicit agent asks for quantiles.
+        """
+        ...
+
+    def features(self, weights: Weights, obs: Tensor) -> Tensor:
+        """Activations [S, B, F] of the last hidden layer that all outputs share."""
+        ...
+
+    def metrics(self, weights: Weights) -> dict[str, Tensor]:
+        """Tag -> [S], about the parameters."""
         ...
 
 
 class Forward(Protocol):
-    """A network with its weights filled in; a target's weights need no gradient."""
+    """A network with its weights, and noise if it has any, filled in."""
 
-    def __call__(self, obs: Tensor) -> Tensor: ...
+    def __call__(self, obs: Tensor, *, fractions: Tensor | None = None) -> Tensor: ...
+
+
+class Networks(NamedTuple):
+    """What a learning rule may ask. Each network has noise of its own (Fortunato et al. 2018)."""
+
+    online: Forward  # the gradient flows through it
+    selector: Forward  # the online parameters again, without gradient: what would be done next
+    target: Forward  # the target parameters, without gradient
+    draws: Tensor  # uniform in [0, 1), [S, as many as the agent says]
+    behaviour: Callable[[Tensor], Tensor]  # Q-values [S, B, A] -> probabilities of exploring actions
 
 
 class Agent(Protocol):
@@ -149,12 +182,22 @@ class Agent(Protocol):
     n_step: int  # env steps per return
     tau: float  # how far the target moves towards the online network each time, (0, 1]
     target_every: int | None  # env steps between target moves; None: at every update
+    target_episodes: int | None  # instead, episodes of a seed between moves of its target
+    n_atoms: int | None  # K that the net gives for each action; None: one number, the Q-value
+    implicit: bool  # asks the net at fractions
+    on_policy: bool  # asks for the behaviour
 
-    def q_values(self, output: Tensor) -> Tensor:
-        """Network outputs -> Q-values [..., A]."""
+    def n_draws(self, batch_size: int) -> int:
+        """Uniform numbers that `loss` takes for each seed's minibatch."""
         ...
 
-    def loss(self, online: Forward, target: Forward, batch: Batch) -> Loss: ...
+    def q_values(self, net: Forward, obs: Tensor) -> Tensor:
+        """Q-values [S, B, A] of obs [S, B, *obs]."""
+        ...
+
+    def loss(self, nets: Networks, batch: Batch) -> Loss:
+        """Per-sample loss [S, B] of the batch; no gradient reaches the target."""
+        ...
 
 
 class ReplayBuffer(Protocol):
@@ -178,7 +221,7 @@ class ReplayBuffer(Protocol):
         ...
 
     def update_priorities(self, index: Tensor, td_abs: Tensor) -> None:
-        """Tell the buffer |TD| [S, B] of the transitions at index [S, B]."""
+        """Tell the buffer |TD| [S, B], or a rule's own priority, of transitions at index [S, B]."""
         ...
 
     def metrics(self, step: int, gradient_step: int) -> dict[str, Tensor]:
@@ -189,8 +232,12 @@ class ReplayBuffer(Protocol):
 class Exploration(Protocol):
     """How Q-values become actions while training."""
 
-    def epsilon(self, step: Step, episode: Tensor) -> float | Tensor:
-        """At env step `step` of each seed, [S] finished episodes: the same for all seeds, or [S]."""
+    tag: str  # under which its rate is logged
+
+    def rate(self, step: Step, episode: Tensor) -> float | Tensor:
+        """Epsilon, or temperature, at env step `step` of each seed, after [S] finished episodes:
+        the same for all seeds, or [S].
+        """
         ...
 
     def draw_ahead(self, step: Tensor, n: int) -> None:
@@ -199,4 +246,8 @@ class Exploration(Protocol):
 
     def act(self, q: Tensor, step: Step, episode: Tensor) -> Tensor:
         """Q-values [S, N, A] -> int64 actions [S, N]."""
+        ...
+
+    def probabilities(self, q: Tensor, rate: Tensor) -> Tensor:
+        """Of each action, [S, B, A], given Q-values [S, B, A] and a rate [] or [S]."""
         ...

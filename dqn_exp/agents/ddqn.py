@@ -1,20 +1,17 @@
 """Double DQN. van Hasselt, Guez, Silver 2016, https://arxiv.org/abs/1509.06461."""
 
-import torch
 from torch import Tensor
 
 from dqn_exp import td
 from dqn_exp.agents.dqn import DQN
 from dqn_exp.registry import register
-from dqn_exp.types import Forward
+from dqn_exp.types import Networks
 
 
 @register("agent", "ddqn")
 class DoubleDQN(DQN):
     """DQN whose online network chooses the action that the target network evaluates."""
 
-    def bootstrap(self, online: Forward, target: Forward, next_obs: Tensor) -> Tensor:
+    def bootstrap(self, nets: Networks, next_obs: Tensor) -> Tensor:
         """Q_target(s', argmax_a Q_online(s', a)): value [S, B] of the states bootstrapped from."""
-        with torch.no_grad():
-            selector = online(next_obs)
-        return td.double_q_bootstrap(target(next_obs), selector)
+        return td.double_q_bootstrap(nets.target(next_obs), nets.selector(next_obs))

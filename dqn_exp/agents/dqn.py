@@ -6,33 +6,34 @@ Deviations: n-step returns, a target that may move softly, Huber or squared loss
 from torch import Tensor
 
 from dqn_exp import td
+from dqn_exp.agents.rule import Rule
 from dqn_exp.registry import register
-from dqn_exp.types import Batch, Forward, Loss
+from dqn_exp.types import Batch, Forward, Loss, Networks
 
 
 @register("agent", "dqn")
-class DQN:
+class DQN(Rule):
     """Q-learning towards R + discount * max_a Q_target(s', a)."""
 
     def __init__(self, *, gamma: float, n_step: int, loss: str, target: dict):
-        self.gamma = gamma
-        self.n_step = n_step
-        self.tau: float = target["tau"]
-        self.target_every: int | None = target["every"]
+        super().__init__(gamma, n_step, target)
         self._loss = td.LOSSES[loss]
 
-    def q_values(self, output: Tensor) -> Tensor:
-        """The network's outputs [..., A] are the Q-values."""
-        return output
+    def q_values(self, net: Forward, obs: Tensor) -> Tensor:
+        """The network's outputs [S, B, A] are the Q-values."""
+        return net(obs)
 
-    def bootstrap(self, online: Forward, target: Forward, next_obs: Tensor) -> Tensor:
+    def bootstrap(self, nets: Networks, next_obs: Tensor) -> Tensor:
         """Value [S, B] of the states bootstrapped from."""
-        return td.q_learning_bootstrap(target(next_obs))
+        return td.q_learning_bootstrap(nets.target(next_obs))
 
-    def loss(self, online: Forward, target: Forward, batch: Batch) -> Loss:
+    def target(self, nets: Networks, batch: Batch) -> Tensor:
+        """What the estimates [S, B] are moved towards."""
+        return td.target(batch.reward, batch.discount, self.bootstrap(nets, batch.next_obs))
+
+    def loss(self, nets: Networks, batch: Batch) -> Loss:
         """Per-sample loss [S, B] of the batch; no gradient reaches the target."""
-        q = td.select(online(batch.obs), batch.action)
-        bootstrap = self.bootstrap(online, target, batch.next_obs)
-        y = td.target(batch.reward, batch.discount, bootstrap).detach()
+        q = td.select(nets.online(batch.obs), batch.action)
+        y = self.target(nets, batch).detach()
         estimate = q.detach()
         return Loss(self._loss(q, y), (y - estimate).abs(), estimate, y)

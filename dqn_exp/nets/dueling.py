@@ -5,31 +5,69 @@ Deviations: gradients entering the trunk are not scaled by 1/sqrt(2); clipping i
 
 from torch import Tensor
 
-from dqn_exp.nets.layers import Layout, Stack, vector_features
+from dqn_exp.nets.layers import FractionEmbedding, Layout, Stack, noise_metrics, vector_features
 from dqn_exp.registry import register
-from dqn_exp.types import Context, Weights
+from dqn_exp.types import Agent, Context, Weights
 
 
 @register("net", "dueling")
 class Dueling:
-    """A shared trunk, then a state-value and an advantage stream."""
+    """A shared trunk, then a state-value and an advantage stream; of atoms, a pair for each atom.
+
+    Only the streams may be noisy. An implicit agent's fractions are embedded after the trunk.
+
+    Raises:
+        ValueError: observations that are no vectors.
+    """
 
     def __init__(
-        self, context: Context, *, hidden: list[int], stream_hidden: list[int], activation: str
+        self,
+        context: Context,
+        agent: Agent,
+        *,
+        hidden: list[int],
+        stream_hidden: list[int],
+        activation: str,
+        sigma: float | None,
     ):
-        spec = context.spec
-        self._layout = Layout()
+        spec, layout = context.spec, Layout()
         trunk = [vector_features(spec.obs_shape), *hidden]
         stream = [trunk[-1], *stream_hidden]
-        self._trunk = Stack(self._layout, trunk, activation, activate_last=True)
-        self._value = Stack(self._layout, [*stream, 1], activation)
-        self._advantage = Stack(self._layout, [*stream, spec.n_actions], activation)
-        self.n_params = sum(self._layout.sizes)
-        self.init = self._layout.init
-        self.views = self._layout.views
+        self._n_atoms, atoms = agent.n_atoms, agent.n_atoms or 1
+        self._trunk = Stack(layout, trunk, activation, activate_last=True)
+        self._value = Stack(layout, [*stream, atoms], activation, sigma=sigma)
+        self._advantage = Stack(layout, [*stream, spec.n_actions * atoms], activation, sigma=sigma)
+        self._embedding = FractionEmbedding(layout, trunk[-1]) if agent.implicit else None
+        self.n_params, self.n_noise = sum(layout.sizes), layout.n_noise
+        self.init, self.views = layout.init, layout.views
 
-    def __call__(self, weights: Weights, obs: Tensor) -> Tensor:
-        """Weights from `views`, obs [S, B, D] -> Q-values [S, B, A], eq. 9: Q = V + A - mean_a A."""
-        features = self._trunk(weights, obs.to(weights[0].dtype))
-        advantage = self._advantage(weights, features)
-        return self._value(weights, features) + advantage - advantage.mean(-1, keepdim=True)
+    def __call__(
+        self,
+        weights: Weights,
+        obs: Tensor,
+        noise: Tensor | None = None,
+        fractions: Tensor | None = None,
+    ) -> Tensor:
+        """Weights from `views`, obs [S, B, D] -> outputs [S, B, A] or [S, B, A, K].
+
+        Eq. 9: Q = V + A - mean_a A.
+        """
+        features = self.features(weights, obs)
+        if fractions is not None:
+            assert self._embedding is not None, "only implicit agents ask at fractions"
+            features = self._embedding(weights, features, fractions)
+        value = self._value(weights, features, noise)
+        advantage = self._advantage(weights, features, noise)
+        if self._n_atoms:
+            value, advantage = value.unsqueeze(-2), advantage.unflatten(-1, (-1, self._n_atoms))
+        actions = -2 if self._n_atoms else -1
+        output = value + advantage - advantage.mean(actions, keepdim=True)
+        return output if fractions is None else output.unflatten(1, fractions.shape[1:]).mT
+
+    def features(self, weights: Weights, obs: Tensor) -> Tensor:
+        """Activations [S, B, F] of the trunk's last layer."""
+        return self._trunk(weights, obs.to(weights[0].dtype))
+
+    def metrics(self, weights: Weights) -> dict[str, Tensor]:
+        """`train/noise_sigma` of noisy layers, [S]."""
+        return noise_metrics([*self._value.layers, *self._advantage.layers], weights)

@@ -2,11 +2,12 @@
 
 All parameters of all seeds are one matrix [S, P]. A network lays its layers out in it once; their
 weights are views of it, and multiply with the seed as the batch dimension of `baddbmm`.
-Letters: S seeds, B batch, P parameters.
+Letters: S seeds, B batch, P parameters, M noise, F features, K fractions.
 """
 
 import itertools
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -30,21 +31,27 @@ class Layout:
 
     def __init__(self) -> None:
         self.sizes: list[int] = []  # elements of each tensor; their sum is P
+        self.n_noise = 0  # M
         self._shapes: list[tuple[int, ...]] = []
-        self._bounds: list[float] = []
+        self._initial: list[tuple[float, float]] = []  # centre and half width of the distribution
 
-    def add(self, shape: tuple[int, ...], bound: float) -> int:
-        """Reserve a tensor, initialised uniformly in [-bound, bound); returns its number."""
+    def add(self, shape: tuple[int, ...], bound: float, center: float = 0.0) -> int:
+        """Reserve a tensor, uniform in [center - bound, center + bound) at first; its number."""
         self.sizes.append(math.prod(shape))
         self._shapes.append(shape)
-        self._bounds.append(bound)
+        self._initial.append((center, bound))
         return len(self._shapes) - 1
+
+    def add_noise(self, size: int) -> slice:
+        """Reserve numbers of the noise [S, M]; returns where they are."""
+        self.n_noise += size
+        return slice(self.n_noise - size, self.n_noise)
 
     def init(self, seeds: Tensor) -> Tensor:
         """Fresh parameters, float32 [S, P]: tensor i of a seed is keyed by (seed, "init", i)."""
         chunks = [
-            (2.0 * rng.uniform(seeds, "init", i, (size,)) - 1.0) * bound
-            for i, (size, bound) in enumerate(zip(self.sizes, self._bounds, strict=True))
+            (2.0 * rng.uniform(seeds, "init", i, (size,)) - 1.0) * bound + center
+            for i, (size, (center, bound)) in enumerate(zip(self.sizes, self._initial, strict=True))
         ]
         return torch.cat(chunks, dim=1)
 
@@ -55,6 +62,13 @@ class Layout:
         return [chunk.view(S, *shape) for chunk, shape in zip(chunks, self._shapes, strict=True)]
 
 
+def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x W + b for every seed: [S, B, in], [S, in, out], [S, 1, out] -> [S, B, out]."""
+    if torch.compiler.is_compiling():  # which merges the addition with the activation
+        return torch.bmm(x, weight) + bias
+    return torch.baddbmm(bias, x, weight)
+
+
 class Linear:
     """y = x W + b for every seed, drawn like torch.nn.Linear: U(-1/sqrt(in), 1/sqrt(in))."""
 
@@ -63,28 +77,99 @@ class Linear:
         self._weight = layout.add((n_in, n_out), bound)
         self._bias = layout.add((1, n_out), bound)
 
-    def __call__(self, weights: Weights, x: Tensor) -> Tensor:
-        """[S, B, in] -> [S, B, out]."""
-        if torch.compiler.is_compiling():  # which merges the addition with the activation
-            return torch.bmm(x, weights[self._weight]) + weights[self._bias]
-        return torch.baddbmm(weights[self._bias], x, weights[self._weight])
+    def __call__(self, weights: Weights, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        """[S, B, in] -> [S, B, out]; it has no noise."""
+        return affine(x, weights[self._weight], weights[self._bias])
+
+
+class NoisyLinear:
+    """y = x (W + sigma_W * f(e_in) f(e_out)^T) + b + sigma_b * f(e_out), with f(e) = sgn(e) sqrt|e|.
+
+    Factorised Gaussian noise, sigmas from sigma / sqrt(in). Fortunato et al. 2018, eq. 10 and 11,
+    sec. 3.2, https://arxiv.org/abs/1706.10295.
+    """
+
+    def __init__(self, layout: Layout, n_in: int, n_out: int, sigma: float):
+        bound = 1.0 / math.sqrt(n_in)
+        self._weight = layout.add((n_in, n_out), bound)
+        self._bias = layout.add((1, n_out), bound)
+        self.sigmas = (
+            layout.add((n_in, n_out), 0.0, sigma * bound),
+            layout.add((1, n_out), 0.0, sigma * bound),
+        )
+        self._noise_in, self._noise_out = layout.add_noise(n_in), layout.add_noise(n_out)
+
+    def __call__(self, weights: Weights, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        """[S, B, in] -> [S, B, out], with noise [S, M] or none."""
+        weight, bias = weights[self._weight], weights[self._bias]
+        if noise is not None:
+            noise = noise.to(weight.dtype)
+            scaled = noise.sign() * noise.abs().sqrt()
+            e_in, e_out = scaled[:, self._noise_in, None], scaled[:, None, self._noise_out]
+            weight = weight + weights[self.sigmas[0]] * (e_in * e_out)
+            bias = bias + weights[self.sigmas[1]] * e_out
+        return affine(x, weight, bias)
 
 
 class Stack:
-    """Linear layers with an activation after each but, unless `activate_last`, the last."""
+    """Linear layers with an activation after each but, unless `activate_last`, the last.
 
-    def __init__(self, layout: Layout, widths: list[int], activation: str, activate_last: bool = False):
-        self._layers = [Linear(layout, n_in, n_out) for n_in, n_out in itertools.pairwise(widths)]
+    Args:
+        sigma: initial noise of the layers; None for layers without.
+        plain: how many layers, from the first on, are without noise in any case.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        widths: list[int],
+        activation: str,
+        activate_last: bool = False,
+        sigma: float | None = None,
+        plain: int = 0,
+    ):
+        self.layers = [
+            Linear(layout, n_in, n_out)
+            if sigma is None or i < plain
+            else NoisyLinear(layout, n_in, n_out, sigma)
+            for i, (n_in, n_out) in enumerate(itertools.pairwise(widths))
+        ]
         self._activation = ACTIVATIONS[activation]
-        self._activated = len(self._layers) - (0 if activate_last else 1)
+        self._activated = len(self.layers) - (0 if activate_last else 1)
 
-    def __call__(self, weights: Weights, x: Tensor) -> Tensor:
+    def __call__(self, weights: Weights, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """[S, B, widths[0]] -> [S, B, widths[-1]]."""
-        for i, layer in enumerate(self._layers):
-            x = layer(weights, x)
+        for i, layer in enumerate(self.layers):
+            x = layer(weights, x, noise)
             if i < self._activated:
                 x = self._activation(x)
         return x
+
+
+class FractionEmbedding:
+    """phi(tau) = relu(W cos(pi i tau) + b), i = 0, ..., 63, by which features are multiplied.
+
+    Dabney et al. 2018b, eq. 4, https://arxiv.org/abs/1806.06923.
+    """
+
+    N_COSINES = 64
+
+    def __init__(self, layout: Layout, n_features: int):
+        self._linear = Linear(layout, self.N_COSINES, n_features)
+
+    def __call__(self, weights: Weights, features: Tensor, fractions: Tensor) -> Tensor:
+        """Features [S, B, F] at fractions [S, B, K]: [S, B * K, F]."""
+        numbers = torch.arange(self.N_COSINES, device=features.device)
+        angles = math.pi * fractions.to(features.dtype).flatten(1).unsqueeze(-1) * numbers
+        phi = F.relu(self._linear(weights, torch.cos(angles)))
+        shape = (*fractions.shape, features.shape[-1])
+        return (features.unsqueeze(2) * phi.view(shape)).flatten(1, 2)
+
+
+def noise_metrics(layers: Iterable[Linear | NoisyLinear], weights: Weights) -> dict[str, Tensor]:
+    """`train/noise_sigma`: mean |sigma| [S] of noisy layers' weights; empty if there are none."""
+    sigmas = [weights[i].flatten(1) for x in layers if isinstance(x, NoisyLinear) for i in x.sigmas]
+    return {"train/noise_sigma": torch.cat(sigmas, 1).abs().mean(1)} if sigmas else {}
 
 
 def vector_features(obs_shape: tuple[int, ...]) -> int:

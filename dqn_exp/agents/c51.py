@@ -1,0 +1,56 @@
+"""Categorical DQN (C51). Bellemare, Dabney, Munos 2017, https://arxiv.org/abs/1707.06887.
+
+Deviations: `double` chooses the next action by the online network, as Rainbow does (Hessel et al. 2018,
+whose prioritised replay ranks by the loss; so does ours).
+"""
+
+import torch
+from torch import Tensor
+
+from dqn_exp import td
+from dqn_exp.agents.rule import Rule
+from dqn_exp.registry import register
+from dqn_exp.types import Batch, Forward, Loss, Networks
+
+
+@register("agent", "c51")
+class C51(Rule):
+    """Learns the distribution of returns on K fixed atoms from v_min to v_max."""
+
+    def __init__(
+        self,
+        *,
+        gamma: float,
+        n_step: int,
+        target: dict,
+        double: bool,
+        atoms: int,
+        v_min: float,
+        v_max: float,
+    ):
+        super().__init__(gamma, n_step, target)
+        self.n_atoms = atoms
+        self._double = double
+        self._bounds = v_min, v_max
+
+    def _support(self, like: Tensor) -> Tensor:
+        """The atoms [K]."""
+        return torch.linspace(*self._bounds, self.n_atoms or 1, dtype=like.dtype, device=like.device)
+
+    def q_values(self, net: Forward, obs: Tensor) -> Tensor:
+        """Means [S, B, A] of the distributions."""
+        return self._mean(net(obs))
+
+    def _mean(self, logits: Tensor) -> Tensor:
+        return logits.softmax(-1) @ self._support(logits)
+
+    def loss(self, nets: Networks, batch: Batch) -> Loss:
+        """Cross entropy [S, B] from the projected target distribution, sec. 4."""
+        logits = td.select_atoms(nets.online(batch.obs), batch.action)
+        support = self._support(logits)
+        next_logits = nets.target(batch.next_obs)
+        selector = nets.selector(batch.next_obs) if self._double else next_logits
+        best = td.select_atoms(next_logits, self._mean(selector).argmax(-1))
+        y = td.categorical_projection(support, best.softmax(-1), batch.reward, batch.discount).detach()
+        loss = -(y * logits.log_softmax(-1)).sum(-1)
+        return Loss(loss, loss.detach(), self._mean(logits.detach()), y @ support)
