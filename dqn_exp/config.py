@@ -94,6 +94,9 @@ def _cross_field_problems(config: Mapping[str, Any]) -> Iterator[str]:
             f"eval.final_episodes={rounds['final_episodes']}: must be a multiple of "
             f"eval.episodes={rounds['episodes']}"
         )
+    stop = train["stop"]
+    if (stop["successes"] is None) != (stop["success_return"] is None):
+        yield "train.stop.successes and train.stop.success_return: both or neither must be set"
     target = config["agent"].get("target", {})
     if target.get("every") and target.get("episodes"):
         yield "agent.target.episodes: instead of agent.target.every, not beside it"

@@ -24,25 +24,44 @@ class Evaluation(NamedTuple):
 
     returns: np.ndarray  # [S, E] undiscounted, in the env's own rewards
     initial_state_value: np.ndarray  # [S] mean over N first states of max_a Q(s_0, a)
+    discounted_return: np.ndarray  # [S] mean over the N episodes from them, in training's rewards
 
 
 class Play:
     """Acts greedily, one step at a time."""
 
-    def __init__(self, env: Env, q: Callable[[Tensor], Tensor]):
-        self._env, self._q = env, q
+    def __init__(self, env: Env, q: Callable[[Tensor], Tensor], gamma: float = 1.0):
+        self._env, self._q, self._gamma = env, q, gamma
+        self._discount, self.discounted_return = torch.empty(0), torch.empty(0)
+
+    def start(self, obs: Tensor) -> None:
+        """Begin to add up discounted rewards [S, N] of each env's next episode."""
+        if self._discount.shape != obs.shape[:2]:
+            shape = obs.shape[:2]
+            self._discount = torch.empty(shape, device=obs.device)
+            self.discounted_return = torch.empty(shape, device=obs.device)
+        self._discount.fill_(1.0)
+        self.discounted_return.zero_()
 
     def __call__(self, obs: Tensor) -> Tensor:
         """Act on obs [S, N, *obs]; returns the obs to act on next."""
-        _, obs = self._env.step(self._q(obs).argmax(-1))
+        transition, obs = self._env.step(self._q(obs).argmax(-1))
+        self.discounted_return.add_(self._discount * transition.reward)
+        self._discount.mul_(self._gamma * ~(transition.terminated | transition.truncated))
         return obs
 
 
 class CompiledPlay(Play):
     """Acts greedily PLAY_AHEAD times in one graph. For native envs."""
 
-    def __init__(self, env: Env, q: Callable[[Tensor], Tensor], device: torch.device):
-        super().__init__(env, q)
+    def __init__(
+        self,
+        env: Env,
+        q: Callable[[Tensor], Tensor],
+        device: torch.device,
+        gamma: float = 1.0,
+    ):
+        super().__init__(env, q, gamma)
         self._graph = Graph(self._compute, device)
 
     def __call__(self, obs: Tensor) -> Tensor:
@@ -78,6 +97,7 @@ def evaluate(env: Env, q: Callable[[Tensor], Tensor], play: Play, step: int, rou
         rounds: episodes per environment; E = N * rounds.
     """
     obs = env.reset(first_episode=step * EPISODES_PER_EVALUATION)
+    play.start(obs)
     initial_value = q(obs).amax(-1).mean(1).cpu().numpy()
     returns: list[list[list[float]]] = [[[] for _ in range(obs.shape[1])] for _ in obs]
     missing = obs.shape[0] * obs.shape[1] * rounds
@@ -88,7 +108,8 @@ def evaluate(env: Env, q: Callable[[Tensor], Tensor], play: Play, step: int, rou
             if len(played) < rounds:
                 played.append(episode.reward_sum)
                 missing -= 1
-    return Evaluation(np.array(returns).reshape(len(returns), -1), initial_value)
+    discounted = play.discounted_return.mean(1).cpu().numpy()
+    return Evaluation(np.array(returns).reshape(len(returns), -1), initial_value, discounted)
 
 
 def interquartile_mean(scores: np.ndarray, axis: int = 0) -> np.ndarray:

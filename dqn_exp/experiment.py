@@ -7,7 +7,7 @@ import platform
 import shlex
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from dqn_exp.evaluation import (
 from dqn_exp.learner import Learner
 from dqn_exp.loop import MAX_UNROLLED, CompiledSteps, Loop, WholeLoop, updates_of_period
 from dqn_exp.registry import ConfigError
+from dqn_exp.stopping import StopRule
 from dqn_exp.tracking import Tracker
 from dqn_exp.trainer import Trainer
 from dqn_exp.types import Context
@@ -135,6 +136,8 @@ class Experiment:
         The objective is the interquartile mean over seeds of the final greedy evaluation.
         """
         log.info(self.describe())
+        for line in deviations(self.config):
+            log.warning(line)
         if log.isEnabledFor(logging.DEBUG) and self.form is not Loop:
             self.check_compiled()
         began = time.perf_counter()
@@ -167,10 +170,14 @@ class Experiment:
             "objective": float(interquartile_mean(scores)),
             "objective_ci95": confidence_interval(scores),
             "final_returns": scores.tolist(),
-            "steps_per_second": self.context.total_steps * len(self.seeds) / trainer.seconds,
+            "steps_per_second": trainer.loop.step * len(self.seeds) / trainer.seconds,
             "train_seconds": trainer.seconds,
             "wall_seconds": time.perf_counter() - began,
         }
+        if any(rule is not None for rule in self.config["train"]["stop"].values()):
+            summary["stop_rule_met"] = [e and e._asdict() for e in trainer.stop.met_at]
+        if (solved := self.config["eval"]["solved"]) is not None:
+            summary["solved"] = [bool(score >= solved) for score in scores]
         self._write(summary)
         log.info(_report(summary, final))
         self.env.close()
@@ -211,14 +218,15 @@ class Experiment:
         return Trainer(
             loop=self.loop(),
             eval_env=self.eval_env,
-            play=CompiledPlay(self.eval_env, q, self.context.device)
+            play=CompiledPlay(self.eval_env, q, self.context.device, self.agent.gamma)
             if whole
-            else Play(self.eval_env, q),
+            else Play(self.eval_env, q, self.agent.gamma),
             tracker=tracker,
             eval_every=rounds["every"],
             final_rounds=rounds["final_episodes"] // rounds["episodes"],
             log_every=self.config["log"]["every"],
             progress=self.progress,
+            stop=StopRule(len(self.seeds), **self.config["train"]["stop"]),
         )
 
     def check_compiled(self) -> None:
@@ -254,6 +262,24 @@ class Experiment:
         (self.run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
 
 
+def deviations(config: Mapping[str, Any]) -> Iterator[str]:
+    """What a config does on purpose that one would otherwise not do, a line each."""
+    if (activation := config["net"].get("output_activation")) in ("relu", "gelu", "silu", "elu"):
+        yield f"net.output_activation={activation}: negative Q-values are out of reach"
+    if config["buffer"].get("compat"):
+        yield (
+            "buffer.compat=notebook: uniform replay for 30 episodes, then the item after that drawn "
+            "(Schaul 2016: prioritised from the start, the item drawn)"
+        )
+    if config["agent"].get("target", {}).get("episodes"):
+        yield "agent.target.episodes: the target moves by episodes, rarely once they are long"
+    for wrapper in config["env"].get("wrappers", []):
+        if wrapper.get("name") == "time_limit_is_terminal":
+            yield "time_limit_is_terminal: nothing bootstraps past a time limit (Pardo 2018: it should)"
+        if wrapper.get("name") == "outcome_reward":
+            yield "outcome_reward: learns from -1, 0, 1; returns logged are the env's own"
+
+
 def _flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted keys of a config to plain scalars, for the HPARAMS tab."""
     flat: dict[str, Any] = {}
@@ -271,6 +297,9 @@ def _report(summary: Mapping[str, Any], final: Evaluation) -> str:
     for seed, returns in zip(summary["seeds"], final.returns, strict=True):
         mean, std = returns.mean(), returns.std()
         lines.append(f"  seed {seed:<4} {mean:8.1f} +- {std:.1f}  worst {returns.min():.1f}")
+    if "solved" in summary:
+        solved = summary["solved"]
+        lines.append(f"  solved: {sum(solved)} of {len(solved)} seed(s)")
     interval = summary["objective_ci95"]
     ci = f"95 % CI [{interval[0]:.1f}, {interval[1]:.1f}]" if interval else "one seed: no interval"
     lines.append(f"  IQM {summary['objective']:.1f}, {ci}")

@@ -53,14 +53,23 @@ class EpsilonGreedy:
 
 @register("exploration", "linear")
 class Linear(EpsilonGreedy):
-    """Epsilon from `start` to `end` in a straight line over `decay_steps` env steps."""
+    """Epsilon from `start` to `end` in a straight line over `decay_steps` env steps.
 
-    def __init__(self, context: Context, *, start: float, end: float, decay_steps: int):
+    Args:
+        hold_steps: env steps before the line begins.
+    """
+
+    def __init__(
+        self, context: Context, *, start: float, end: float, decay_steps: int, hold_steps: int = 0
+    ):
         super().__init__(context)
         self.start, self.end, self.decay_steps = start, end, decay_steps
+        self._hold_steps = hold_steps
 
     def rate(self, step: Step, episode: Tensor) -> float | Tensor:
-        return schedules.linear(step, self.start, self.end, self.decay_steps)
+        since = step - self._hold_steps
+        since = since.clamp(min=0) if isinstance(since, Tensor) else max(0, since)
+        return schedules.linear(since, self.start, self.end, self.decay_steps)
 
 
 @register("exploration", "exponential")

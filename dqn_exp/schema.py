@@ -116,6 +116,7 @@ class PER(Uniform):
     beta_start: float = key("importance-weight exponent at the first update", UNIT)
     beta_end: float = key("importance-weight exponent at the last update", UNIT)
     epsilon: float = key("added to |TD| so that no priority is 0", POSITIVE)
+    compat: str | None = key("sample as the PER notebook did, errors and all", one_of("notebook"))
 
 
 @dataclass
@@ -173,6 +174,11 @@ class Decay(PerEpisode):
 
 
 @dataclass
+class Line(Decay):
+    hold_steps: int = key("env steps before the decay begins", NATURAL)
+
+
+@dataclass
 class EpsilonZ(Decay):
     mu: float = key("exponent of the zeta distribution of repetitions", POSITIVE)
     max_duration: int = key("most steps that a random action is repeated", COUNT)
@@ -191,9 +197,17 @@ class Env:
     backend: str = key("gymnasium, or native: tensor functions that compile with the learner")
     id: str = key("Gymnasium id")
     n: int = key("parallel envs per seed", COUNT)
+    vectorization: str = key("sync, or async: a process for each env", one_of("sync", "async"))
     max_episode_steps: int | None = key("time limit; null: the env's own", COUNT)
     kwargs: dict[str, Any] = key("arguments for gymnasium.make")
     wrappers: list[dict[str, Any]] = key("wrappers from the inside out: [{name: clip_reward, ...}]")
+
+
+@dataclass
+class Stop:
+    episodes: int | None = key("end when every seed has finished so many episodes", COUNT)
+    successes: int | None = key("end when every seed has had so many successes in a row", COUNT)
+    success_return: float | None = key("return from which an episode is a success")
 
 
 @dataclass
@@ -202,6 +216,7 @@ class Train:
     learning_starts: int = key("env steps before the first update", NATURAL)
     every: int = key("env steps between updates", COUNT)
     updates: int = key("gradient steps at each of them", COUNT)
+    stop: Stop = field(default_factory=Stop)
 
 
 @dataclass
@@ -209,6 +224,7 @@ class Eval:
     every: int = key("env steps between greedy evaluations", COUNT)
     episodes: int = key("episodes per seed of each, all in parallel", COUNT)
     final_episodes: int = key("episodes per seed of the last; a multiple of episodes", COUNT)
+    solved: float | None = key("mean return from which the last evaluation counts as solved")
 
 
 @dataclass
@@ -250,6 +266,7 @@ GROUPS = {  # of conf/, for the help
     "eval": "greedy evaluation",
     "log": "how often to log",
     "experiment": "a preset: a whole recipe",
+    "ablate": "leaves a part out of experiment=rainbow",
 }
 PARTS = (
     "env",
@@ -273,6 +290,7 @@ SCHEMAS: dict[str, dict[str, type]] = {  # group -> name -> schema; "" is the ro
     "buffer": {"uniform": Uniform, "per": PER},
     "optim": {"adam": Adam, "rmsprop": RMSprop, "sgd": SGD},
     "exploration": {
+        "linear": Line,
         "decay": Decay,
         "per_episode": PerEpisode,
         "constant": Constant,

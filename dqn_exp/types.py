@@ -224,6 +224,10 @@ class ReplayBuffer(Protocol):
         """Tell the buffer |TD| [S, B], or a rule's own priority, of transitions at index [S, B]."""
         ...
 
+    def age(self, index: Tensor, step: int) -> Tensor:
+        """Env steps [S, B], until env step `step`, since transitions at index [S, B] were stored."""
+        ...
+
     def metrics(self, step: int, gradient_step: int) -> dict[str, Tensor]:
         """Tag -> [S], about the buffer after env step `step` and the last minibatch."""
         ...

@@ -18,7 +18,7 @@ FLOORS = [
     {"config"},
     {"experiment"},
     {"trainer"},
-    {"loop", "evaluation", "checkpoint", "tracking"},
+    {"loop", "evaluation", "checkpoint", "stopping", "tracking"},
     {"learner"},
     {"exploration", "optim"},
     {"agents", "nets", "buffers", "envs"},

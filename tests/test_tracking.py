@@ -38,6 +38,12 @@ TAGS = {
     "eval/return_mean",
     "eval/return_std",
     "eval/initial_state_value",
+    "buffer/sample_age",
+    "buffer/terminal_fraction",
+    "eval/discounted_return",
+    "eval/overestimation",
+    "train/target_lag",
+    "train/dead_units",
 }
 
 

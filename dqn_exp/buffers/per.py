@@ -13,6 +13,8 @@ from dqn_exp.buffers.sum_tree import SumTree
 from dqn_exp.registry import register
 from dqn_exp.types import Agent, Batch, Context, Step, Transition
 
+UNIFORM_EPISODES = 30  # of the notebook that `compat` follows
+
 
 @register("buffer", "per")
 class PrioritizedBuffer:
@@ -20,6 +22,10 @@ class PrioritizedBuffer:
 
     A new transition gets the largest priority so far of its seed. The importance exponent beta goes
     linearly from `beta_start` to `beta_end` at the last gradient step.
+
+    Args:
+        compat: "notebook" samples as the PER notebook that this project grew out of: uniformly for the
+            first 30 episodes, then by its sampler, which takes the item after the right one.
     """
 
     def __init__(
@@ -32,6 +38,7 @@ class PrioritizedBuffer:
         beta_start: float,
         beta_end: float,
         epsilon: float,
+        compat: str | None = None,
     ):
         S, device = context.n_seeds, context.device
         self._ring = Ring(context, agent, capacity, SumTree.n_bytes(S, capacity, device))
@@ -42,12 +49,17 @@ class PrioritizedBuffer:
         self._alpha, self._epsilon = alpha, epsilon
         self._beta_schedule = (beta_start, beta_end, max(1, context.total_updates - 1))
         self._weight = torch.ones(S, context.batch_size, dtype=context.dtype, device=device)
+        self._compat = compat
+        self._episodes = torch.zeros(S, 1, dtype=torch.int64, device=device)  # finished
         self.n_bytes = self._ring.n_bytes
 
     def add(self, transition: Transition, step: Step) -> None:
         """Store a transition [S, N] at its seed's largest priority so far (Algorithm 1, line 6)."""
         index = self._ring.add(transition, step) + self._envs
         self._tree.update(index, self._max_priority.expand_as(index))
+        if self._compat:
+            ended = transition.terminated | transition.truncated
+            self._episodes.add_(ended.sum(1, keepdim=True))
 
     def sample(self, step: Step, gradient_step: Step) -> Batch:
         """A minibatch [S, B] after env step `step`, keyed by the gradient step.
@@ -61,10 +73,17 @@ class PrioritizedBuffer:
         # In the tree's precision: float32 would miss rare transitions of a large buffer.
         position = stratum + self._draws(gradient_step).to(self._tree.dtype)
         index, priority = self._tree.find(position * share)
+        if self._compat:
+            index = self._as_the_notebook(index, position / batch_size, self._ring.size(step))
         beta = schedules.linear(gradient_step, *self._beta_schedule)
         # size and total are the same for all of a seed, so they cancel in the division.
         self._weight.copy_((priority.amin(1, keepdim=True) / priority) ** beta)
         return self._ring.gather(index, self._weight)
+
+    def _as_the_notebook(self, index: Tensor, fraction: Tensor, size: Step) -> Tensor:
+        """Slots [S, B]: uniform until a seed's 30th episode ends, then each one after that drawn."""
+        after = (index + 1).clamp(max=size - 1)
+        return torch.where(self._episodes < UNIFORM_EPISODES, (fraction * size).long(), after)
 
     def draw_ahead(self, gradient_step: Tensor, n: int) -> None:
         """Draw for n updates from `gradient_step` on, before compiled code makes them."""
@@ -76,6 +95,10 @@ class PrioritizedBuffer:
         self._tree.update(index, priority)
         largest = priority.amax(1, keepdim=True)
         self._max_priority.copy_(torch.maximum(self._max_priority, largest))
+
+    def age(self, index: Tensor, step: int) -> Tensor:
+        """Env steps [S, B] since the transitions at index [S, B] were stored."""
+        return self._ring.age(index, step)
 
     def metrics(self, step: int, gradient_step: int) -> dict[str, Tensor]:
         """`buffer/size`, `buffer/beta`, and `buffer/effective_sample_size`, each [S].

@@ -86,6 +86,10 @@ class Ring:
             self._facts[rows] = facts
         return slot
 
+    def age(self, index: Tensor, step: int) -> Tensor:
+        """Env steps between env step `step` and those whose transitions lie at slots [S, B]."""
+        return (step - 1 - index) % self.capacity
+
     def gather(self, index: Tensor, weight: Tensor) -> Batch:
         """The n-step transitions that start at slots [S, B], with their weights [S, B].
 

@@ -41,6 +41,10 @@ class UniformBuffer:
     def update_priorities(self, index: Tensor, td_abs: Tensor) -> None:
         """Uniform replay has no priorities."""
 
+    def age(self, index: Tensor, step: int) -> Tensor:
+        """Env steps [S, B] since the transitions at index [S, B] were stored."""
+        return self._ring.age(index, step)
+
     def metrics(self, step: int, gradient_step: int) -> dict[str, Tensor]:
         """`buffer/size`: transitions stored, [S]."""
         return {"buffer/size": torch.full((len(self._weight),), float(self._ring.size(step)))}

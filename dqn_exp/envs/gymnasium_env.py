@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import DtypeObservation, FlattenObservation, RecordEpisodeStatistics
 from torch import Tensor
 
@@ -18,11 +18,12 @@ from dqn_exp.registry import ConfigError, register
 from dqn_exp.types import Episode, Spec, Transition
 
 EPISODE_BLOCK = 256  # episode seeds drawn at once
+VECTOR_ENVS = {"sync": SyncVectorEnv, "async": AsyncVectorEnv}  # async: a process for each env
 
 
 @register("env", "gymnasium")
 class GymnasiumEnv:
-    """S * N environments in lockstep in this process.
+    """S * N environments in lockstep, in this process or, "async", each in one of its own.
 
     Args:
         seeds: [S] int64 seed values, on the device that observations should be on.
@@ -42,6 +43,7 @@ class GymnasiumEnv:
         max_episode_steps: int | None,
         kwargs: dict,
         wrappers: list[dict],
+        vectorization: str = "sync",
     ):
         if max_episode_steps is not None:
             kwargs = {"max_episode_steps": max_episode_steps, **kwargs}
@@ -50,7 +52,7 @@ class GymnasiumEnv:
         self._shape = (len(seeds), n)
         # Built before the vector env, so that what is wrong with the id or spaces is said plainly.
         self.spec, self._first_action = _spec(id, kwargs, wrappers)
-        self._envs = SyncVectorEnv(
+        self._envs = VECTOR_ENVS[vectorization](
             [lambda: _make(id, {**kwargs, "disable_env_checker": True}, wrappers)] * (len(seeds) * n),
             copy=False,  # observations are copied to the device anyway
             autoreset_mode=AutoresetMode.DISABLED,

@@ -44,6 +44,7 @@ class NativeEnv:
         max_episode_steps: int | None,
         kwargs: dict,
         wrappers: list[dict],
+        vectorization: str = "sync",
     ):
         problems = []
         if id not in SYSTEMS:
@@ -51,6 +52,8 @@ class NativeEnv:
         for key, value in {"kwargs": kwargs, "wrappers": wrappers}.items():
             if value:
                 problems.append(f"env.{key}={value}: native envs take none; use env.backend=gymnasium")
+        if vectorization != "sync":
+            problems.append(f"env.vectorization={vectorization}: native envs are one batch of tensors")
         if problems:
             raise ConfigError(problems)
         system, limit = SYSTEMS[id]
