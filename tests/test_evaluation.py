@@ -98,7 +98,7 @@ def test_a_seed_is_evaluated_as_it_would_be_alone(env: GymnasiumEnv) -> None:
 
     alone = evaluate(solo, second, Play(solo, second), 100, rounds=2)
     solo.close()
-    assert same(alone, Evaluation(together.returns[1:], together.initial_state_value[1:]))
+    assert same(alone, Evaluation(*(field[1:] for field in together)))
 
 
 @pytest.mark.parametrize(

@@ -63,11 +63,11 @@ def test_every_exploration_is_tested_here() -> None:
     ],
 )
 def test_epsilon_at_known_steps(name: str, step: int, expected: float) -> None:
-    assert make(name).epsilon(step, torch.tensor([0, 7])) == pytest.approx(expected, abs=1e-12)
+    assert make(name).rate(step, torch.tensor([0, 7])) == pytest.approx(expected, abs=1e-12)
 
 
 def test_epsilon_per_episode_counts_each_seeds_own_episodes() -> None:
-    epsilon = make("per_episode").epsilon(123, torch.tensor([0, 1, 4, 49, 99]))
+    epsilon = make("per_episode").rate(123, torch.tensor([0, 1, 4, 49, 99]))
     assert torch.as_tensor(epsilon).tolist() == pytest.approx([0.5, 0.25, 0.1, 0.01, 0.01])
 
 
@@ -100,7 +100,7 @@ def test_a_schedule_is_what_actions_follow(name: str) -> None:
     explored = (actions(part, [0, 0], range(3 * CALLS)) != A - 1).float().mean((0, 2)) * A / (A - 1)
     for third in range(3):
         calls = range(third * CALLS, (third + 1) * CALLS)
-        expected = sum(float(part.epsilon(N * c, torch.tensor([0, 0]))) for c in calls) / CALLS
+        expected = sum(float(part.rate(N * c, torch.tensor([0, 0]))) for c in calls) / CALLS
         assert explored[calls.start : calls.stop].mean().item() == pytest.approx(expected, abs=0.025)
 
 

@@ -27,7 +27,7 @@ def make(
 ) -> PrioritizedBuffer:
     spec, device = Spec((1,), torch.float64, n_actions=2), torch.device("cpu")
     context = Context(torch.tensor(seeds), N, spec, device, torch.float64, B, 1000, updates)
-    agent = DQN(gamma=0.9, n_step=1, loss="huber", target={"tau": 1.0, "every": None})
+    agent = DQN(gamma=0.9, n_step=1, loss="huber", target={"tau": 1.0, "every": None, "episodes": None})
     start, end = beta
     return PrioritizedBuffer(
         context, agent, capacity=capacity, alpha=alpha, beta_start=start, beta_end=end, epsilon=epsilon

@@ -130,7 +130,7 @@ def test_a_users_module_registers_parts_without_editing_the_package(tmp_path: Pa
         "    def __init__(self, context, *, height: float):\n"
         "        super().__init__(context)\n"
         "        self.height = height\n"
-        "    def epsilon(self, step, episode):\n"
+        "    def rate(self, step, episode):\n"
         "        return 0.5 if step < 100 else self.height\n"
     )
     (tmp_path / "conf" / "exploration").mkdir(parents=True)

@@ -14,7 +14,7 @@ def filled(seeds: list[int], capacity: int, stored: int, B: int = 16, N: int = 1
     """A buffer after `stored` transitions a seed; its rewards are seed value + time / 1000."""
     spec, seed = Spec((1,), torch.float64, n_actions=2), torch.tensor(seeds)
     context = Context(seed, N, spec, torch.device("cpu"), torch.float64, B, 100, 10)
-    agent = DQN(gamma=0.9, n_step=3, loss="huber", target={"tau": 1.0, "every": None})
+    agent = DQN(gamma=0.9, n_step=3, loss="huber", target={"tau": 1.0, "every": None, "episodes": None})
     buffer = UniformBuffer(context, agent, capacity=capacity)
     ones = torch.ones(len(seeds), N)
     for time in range(stored // N):
