@@ -100,11 +100,10 @@ def _cross_field_problems(config: Mapping[str, Any]) -> Iterator[str]:
     target = config["agent"].get("target", {})
     if target.get("every") and target.get("episodes"):
         yield "agent.target.episodes: instead of agent.target.every, not beside it"
-    for node, low, high in (
-        ("exploration", "end", "start"),
-        ("buffer", "beta_start", "beta_end"),
-        ("agent", "v_min", "v_max"),
-    ):
+    low, high = (config["agent"].get(bound) for bound in ("v_min", "v_max"))
+    if low is not None and high is not None and low >= high:
+        yield f"agent.v_min={low}: must be below agent.v_max={high}"
+    for node, low, high in (("exploration", "end", "start"), ("buffer", "beta_start", "beta_end")):
         values = config[node]
         if low in values and high in values and values[low] > values[high]:
             yield f"{node}.{low}={values[low]}: must be at most {node}.{high}={values[high]}"

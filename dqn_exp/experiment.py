@@ -163,6 +163,9 @@ class Experiment:
             self._write(summary | {"status": "failed", "error": repr(error)})
             tracker.close(succeeded=False)
             raise
+        finally:
+            self.env.close()
+            self.eval_env.close()
         tracker.close(succeeded=True)
         scores = final.returns.mean(1)
         summary |= {
@@ -180,8 +183,6 @@ class Experiment:
             summary["solved"] = [bool(score >= solved) for score in scores]
         self._write(summary)
         log.info(_report(summary, final))
-        self.env.close()
-        self.eval_env.close()
         return summary["objective"]
 
     def describe(self) -> str:

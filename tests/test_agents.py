@@ -18,7 +18,7 @@ TARGET = torch.tensor([[-7.0, -8.0, -9.0], [91.0, 2.0, 66.0], [5.0, 4.0, 6.0]])
 
 
 def make(rule: type[DQN], loss: str = "huber") -> DQN:
-    return rule(gamma=0.9, n_step=1, loss=loss, target={"tau": 0.005, "every": None})
+    return rule(gamma=0.9, n_step=1, loss=loss, target=TARGET_NODE)
 
 
 def lookup(table: Tensor) -> Forward:
@@ -52,22 +52,22 @@ DOUBLE_Y = [[1 + 2.0, 5.0, 2 + 1.0], [0.25 + 0.75, -1.0, 3 + 3.0]]
 
 @pytest.mark.parametrize(("rule", "y"), [(DQN, DQN_Y), (DoubleDQN, DOUBLE_Y)])
 def test_targets_and_td_errors_by_hand(rule: type[DQN], y: list[list[float]]) -> None:
-    loss = make(rule).loss(lookup(ONLINE), lookup(TARGET), BATCH)
+    loss = make(rule).loss(networks(ONLINE, TARGET), BATCH)
     assert_close(loss.q, torch.tensor(Q))
     assert_close(loss.target, torch.tensor(y))
-    assert_close(loss.td_abs, (torch.tensor(y) - torch.tensor(Q)).abs())
+    assert_close(loss.priority, (torch.tensor(y) - torch.tensor(Q)).abs())
 
 
 def test_the_example_of_rlax() -> None:
     one = batch(obs=[[0]], action=[[1]], reward=[[1.0]], discount=[[1.0]], next_obs=[[1]])
-    td_abs = [make(rule).loss(lookup(ONLINE), lookup(TARGET), one).td_abs.item() for rule in AGENTS]
-    assert td_abs == [90.0, 1.0]
+    priorities = [make(rule).loss(networks(ONLINE, TARGET), one).priority.item() for rule in AGENTS]
+    assert priorities == [90.0, 1.0]
 
 
 @each_agent
 def test_a_terminated_episode_does_not_bootstrap_and_a_truncated_one_does(rule: type[DQN]) -> None:
     ends = batch([[0, 0]], [[1, 1]], [[1.0, 1.0]], [[0.0, 0.9]], [[2, 2]])
-    y = make(rule).loss(lookup(ONLINE), lookup(TARGET), ends).target
+    y = make(rule).loss(networks(ONLINE, TARGET), ends).target
     assert_close(y, torch.tensor([[1.0, 1.0 + 0.9 * 6.0]]))
 
 
@@ -76,7 +76,7 @@ def test_a_state_after_the_end_may_have_any_finite_value(rule: type[DQN]) -> Non
     extreme = TARGET.clone()
     extreme[1] = 1e30
     ends = batch([[0]], [[1]], [[1.0]], [[0.0]], [[1]])
-    assert make(rule).loss(lookup(ONLINE), lookup(extreme), ends).target.item() == 1.0
+    assert make(rule).loss(networks(ONLINE, extreme), ends).target.item() == 1.0
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_state_after_the_end_may_have_any_finite_value(rule: type[DQN]) -> Non
     ],
 )
 def test_the_loss_is_per_sample_and_not_weighted(name: str, expected: list[list[float]]) -> None:
-    loss = make(DoubleDQN, name).loss(lookup(ONLINE), lookup(TARGET), BATCH)
+    loss = make(DoubleDQN, name).loss(networks(ONLINE, TARGET), BATCH)
     assert_close(loss.loss, torch.tensor(expected))
 
 
@@ -102,7 +102,7 @@ def test_the_loss_is_per_sample_and_not_weighted(name: str, expected: list[list[
 )
 def test_the_gradient_reaches_the_chosen_actions_alone(name: str, expected: list) -> None:
     online, target = ONLINE.clone().requires_grad_(), TARGET.clone().requires_grad_()
-    loss = make(DoubleDQN, name).loss(lookup(online), lookup(target), BATCH)
+    loss = make(DoubleDQN, name).loss(networks(online, target), BATCH)
     loss.loss.sum().backward()
     assert online.grad is not None
     assert_close(online.grad, torch.tensor(expected))
@@ -113,10 +113,10 @@ def test_the_gradient_reaches_the_chosen_actions_alone(name: str, expected: list
 def test_no_gradient_passes_through_the_bootstrap_even_with_one_network(rule: type[DQN]) -> None:
     table = ONLINE.clone().requires_grad_()
     one = batch(obs=[[0]], action=[[1]], reward=[[1.0]], discount=[[1.0]], next_obs=[[1]])
-    loss = make(rule).loss(lookup(table), lookup(table), one)
+    loss = make(rule).loss(networks(table, table), one)
     (grad,) = torch.autograd.grad(loss.loss.sum(), table)
     assert grad.tolist() == [[0.0, -1.0, 0.0], [0.0] * 3, [0.0] * 3]
-    assert not loss.td_abs.requires_grad
+    assert not loss.priority.requires_grad
     assert not loss.target.requires_grad
 
 
@@ -129,7 +129,7 @@ def test_gradients_equal_finite_differences(rule: type[DQN], name: str) -> None:
     double.reward, double.discount = double.reward.double(), double.discount.double()
 
     def loss(online: Tensor) -> Tensor:
-        return agent.loss(lookup(online), lookup(TARGET.double()), double).loss
+        return agent.loss(networks(online, TARGET.double()), double).loss
 
     assert torch.autograd.gradcheck(loss, table)
 
@@ -141,7 +141,7 @@ def test_double_dqn_overestimates_noisy_values_less() -> None:
     zeros = torch.zeros(1, 4000)
     noisy = Batch(rows, torch.zeros_like(rows), zeros, zeros + 1.0, rows, zeros, rows)
     means = [
-        make(rule).loss(lookup(online), lookup(target), noisy).target.mean().item() for rule in AGENTS
+        make(rule).loss(networks(online, target), noisy).target.mean().item() for rule in AGENTS
     ]
     assert means[0] == pytest.approx(1.539, abs=0.05)  # the mean largest of ten standard normals
     assert means[1] == pytest.approx(0.0, abs=0.05)

@@ -151,3 +151,21 @@ def test_actions_that_do_not_start_at_zero_are_shifted() -> None:
 def test_an_env_that_cannot_serve_is_refused_with_the_reason(options: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build(0, **options)
+
+
+@pytest.mark.parametrize("id", ["CartPole-v1", "CliffWalking-v1", "LunarLander-v3"])
+def test_envs_in_processes_of_their_own_do_what_those_in_this_one_do(id: str) -> None:
+    played = []
+    for vectorization in ("sync", "async"):
+        env = build(4, 9, id=id, n=2, vectorization=vectorization, max_episode_steps=40)
+        obs = env.reset()
+        transitions = []
+        for step in range(100):
+            transition, obs = env.step((obs.flatten(2).sum(-1) > step % 2).long())
+            transitions += [*transition, obs]
+        played.append((transitions, env.take_episodes(), env.episode_counts.tolist()))
+        env.close()
+    (first, *episodes), (second, *same_episodes) = played
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert episodes == same_episodes
+    assert len(episodes[0]) >= 8

@@ -26,7 +26,8 @@ def make(
     spec = Spec(obs_shape, obs_dtype, n_actions=2)
     seeds, dtype = torch.arange(S), torch.float64
     context = Context(seeds, N, spec, torch.device("cpu"), dtype, 8, total_steps=100, total_updates=10)
-    agent = DQN(gamma=gamma, n_step=n, loss="huber", target={"tau": 1.0, "every": None, "episodes": None})
+    target = {"tau": 1.0, "every": None, "episodes": None}
+    agent = DQN(gamma=gamma, n_step=n, loss="huber", target=target)
     return Ring(context, agent, capacity)
 
 

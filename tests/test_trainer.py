@@ -123,9 +123,9 @@ def test_updates_keep_their_ratio_to_env_steps(
     calls = []
     update = experiment.learner.update
 
-    def counted(batch: Batch, env_step: int, gradient_step: int) -> torch.Tensor:
+    def counted(batch: Batch, env_step: int, gradient_step: int, rate: float) -> torch.Tensor:
         calls.append(gradient_step)
-        return update(batch, env_step, gradient_step)
+        return update(batch, env_step, gradient_step, rate)
 
     monkeypatch.setattr(experiment.learner, "update", counted)
     experiment.run()
