@@ -146,7 +146,7 @@ class QNetwork(Protocol):
         """Obs [S, B, *obs] -> outputs [S, B, A], or [S, B, A, K] as the agent asks.
 
         Noise [S, M]; without it, noisy layers compute with their mean weights. Fractions [S, B, K]
-        are those at which an implicit agent asks for quantiles.
+        are those at which an implicit agent asks for quantiles; [S, 1, K] are the same for all of B.
         """
         ...
 

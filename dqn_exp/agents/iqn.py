@@ -49,7 +49,7 @@ class IQN(Rule):
         """Means [S, B, A] of the quantile functions."""
         K = self._act_samples
         midpoints = (torch.arange(K, device=obs.device) + 0.5) / K
-        return net(obs, fractions=midpoints.expand(*obs.shape[:2], K)).mean(-1)
+        return net(obs, fractions=midpoints.expand(len(obs), 1, K)).mean(-1)
 
     def loss(self, nets: Networks, batch: Batch) -> Loss:
         """Quantile Huber loss [S, B], eq. 3."""

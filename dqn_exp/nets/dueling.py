@@ -62,7 +62,7 @@ class Dueling:
             value, advantage = value.unsqueeze(-2), advantage.unflatten(-1, (-1, self._n_atoms))
         actions = -2 if self._n_atoms else -1
         output = value + advantage - advantage.mean(actions, keepdim=True)
-        return output if fractions is None else output.unflatten(1, fractions.shape[1:]).mT
+        return output if fractions is None else output.unflatten(1, (obs.shape[1], -1)).mT
 
     def features(self, weights: Weights, obs: Tensor) -> Tensor:
         """Activations [S, B, F] of the trunk's last layer."""

@@ -158,12 +158,12 @@ class FractionEmbedding:
         self._linear = Linear(layout, self.N_COSINES, n_features)
 
     def __call__(self, weights: Weights, features: Tensor, fractions: Tensor) -> Tensor:
-        """Features [S, B, F] at fractions [S, B, K]: [S, B * K, F]."""
+        """Features [S, B, F] at fractions [S, B, K], or [S, 1, K] for all of B: [S, B * K, F]."""
         numbers = torch.arange(self.N_COSINES, device=features.device)
         angles = math.pi * fractions.to(features.dtype).flatten(1).unsqueeze(-1) * numbers
         phi = F.relu(self._linear(weights, torch.cos(angles)))
-        shape = (*fractions.shape, features.shape[-1])
-        return (features.unsqueeze(2) * phi.view(shape)).flatten(1, 2)
+        phi = phi.unflatten(1, fractions.shape[1:])
+        return (features.unsqueeze(2) * phi).flatten(1, 2)
 
 
 def noise_metrics(layers: Iterable[Linear | NoisyLinear], weights: Weights) -> dict[str, Tensor]:

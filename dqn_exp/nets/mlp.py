@@ -66,7 +66,7 @@ class MLP:
         if fractions is not None:
             assert self._embedding is not None, "only implicit agents ask at fractions"
             embedded = self._embedding(weights, features, fractions)
-            return self._output(weights, embedded, noise).unflatten(1, fractions.shape[1:]).mT
+            return self._output(weights, embedded, noise).unflatten(1, (obs.shape[1], -1)).mT
         output = self._output(weights, features, noise)
         if self._n_atoms:
             return output.unflatten(-1, (-1, self._n_atoms))
