@@ -7,7 +7,7 @@ import platform
 import shlex
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 
 from dqn_exp import registry
 from dqn_exp.buffers.memory import human
+from dqn_exp.deviations import deviations
 from dqn_exp.evaluation import (
     CompiledPlay,
     Evaluation,
@@ -261,24 +262,6 @@ class Experiment:
 
     def _write(self, summary: Mapping[str, Any]) -> None:
         (self.run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-
-
-def deviations(config: Mapping[str, Any]) -> Iterator[str]:
-    """What a config does on purpose that one would otherwise not do, a line each."""
-    if (activation := config["net"].get("output_activation")) in ("relu", "gelu", "silu", "elu"):
-        yield f"net.output_activation={activation}: negative Q-values are out of reach"
-    if config["buffer"].get("compat"):
-        yield (
-            "buffer.compat=notebook: uniform replay for 30 episodes, then the item after that drawn "
-            "(Schaul 2016: prioritised from the start, the item drawn)"
-        )
-    if config["agent"].get("target", {}).get("episodes"):
-        yield "agent.target.episodes: the target moves by episodes, rarely once they are long"
-    for wrapper in config["env"].get("wrappers", []):
-        if wrapper.get("name") == "time_limit_is_terminal":
-            yield "time_limit_is_terminal: nothing bootstraps past a time limit (Pardo 2018: it should)"
-        if wrapper.get("name") == "outcome_reward":
-            yield "outcome_reward: learns from -1, 0, 1; returns logged are the env's own"
 
 
 def _flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

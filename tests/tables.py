@@ -1,14 +1,24 @@
-"""Lookup tables that stand in for networks: an observation is the number of a row."""
+"""Learning rules, and lookup tables for their networks: an observation is the number of a row."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from dqn_exp.registry import build, discover
 from dqn_exp.types import Batch, Forward, Networks
+
+discover("dqn_exp.agents")
 
 NO_DRAWS = torch.empty(0)
 TARGET_NODE = {"tau": 0.005, "every": None, "episodes": None}
+
+
+def rule(name: str, **keys: Any) -> Any:
+    """A learning rule, given its own keys."""
+    node = {"name": name, "gamma": 0.9, "n_step": 1, "target": TARGET_NODE}
+    return build("agent", node | keys)
 
 
 def lookup(table: Tensor) -> Forward:

@@ -1,14 +1,20 @@
-"""DQN and double DQN by hand: lookup tables stand in for networks."""
+"""Rules that learn Q-values, by hand: lookup tables stand in for networks."""
+
+import math
 
 import pytest
 import torch
+from tables import TARGET_NODE, batch, lookup, networks
 from torch import Tensor
 from torch.testing import assert_close
 
 from dqn_exp import rng
 from dqn_exp.agents.ddqn import DoubleDQN
 from dqn_exp.agents.dqn import DQN
-from dqn_exp.types import Batch, Forward
+from dqn_exp.agents.expected_sarsa import ExpectedSARSA
+from dqn_exp.agents.munchausen import MunchausenDQN
+from dqn_exp.agents.sarsa import SARSA
+from dqn_exp.types import Batch
 
 AGENTS = [DQN, DoubleDQN]
 each_agent = pytest.mark.parametrize("rule", AGENTS)
@@ -19,20 +25,6 @@ TARGET = torch.tensor([[-7.0, -8.0, -9.0], [91.0, 2.0, 66.0], [5.0, 4.0, 6.0]])
 
 def make(rule: type[DQN], loss: str = "huber") -> DQN:
     return rule(gamma=0.9, n_step=1, loss=loss, target=TARGET_NODE)
-
-
-def lookup(table: Tensor) -> Forward:
-    """A network whose observations are the row numbers of its table."""
-    return lambda obs: table[obs]
-
-
-def batch(obs: list, action: list, reward: list, discount: list, next_obs: list) -> Batch:
-    """A minibatch [S, B], with weights that no learning rule should look at."""
-    rewards = torch.tensor(reward)
-    index = torch.zeros_like(rewards, dtype=torch.int64)
-    rows, actions, discounts = torch.tensor(obs), torch.tensor(action), torch.tensor(discount)
-    weight = torch.full_like(rewards, 0.123)
-    return Batch(rows, actions, rewards, discounts, torch.tensor(next_obs), weight, index)
 
 
 # Two seeds of three transitions: one step, terminal, cut off by a time limit; 3 steps, terminal, ...
@@ -140,19 +132,88 @@ def test_double_dqn_overestimates_noisy_values_less() -> None:
     rows = torch.arange(4000).unsqueeze(0)
     zeros = torch.zeros(1, 4000)
     noisy = Batch(rows, torch.zeros_like(rows), zeros, zeros + 1.0, rows, zeros, rows)
-    means = [
-        make(rule).loss(networks(online, target), noisy).target.mean().item() for rule in AGENTS
-    ]
+    means = [make(rule).loss(networks(online, target), noisy).target.mean().item() for rule in AGENTS]
     assert means[0] == pytest.approx(1.539, abs=0.05)  # the mean largest of ten standard normals
     assert means[1] == pytest.approx(0.0, abs=0.05)
 
 
 @each_agent
 def test_the_networks_outputs_are_the_q_values(rule: type[DQN]) -> None:
-    assert make(rule).q_values(ONLINE) is ONLINE
+    q = make(rule).q_values(lookup(ONLINE), torch.tensor([[0, 2]]))
+    assert torch.equal(q, ONLINE[[0, 2]].unsqueeze(0))
 
 
 @each_agent
 def test_an_agent_tells_the_loop_how_its_target_moves(rule: type[DQN]) -> None:
-    agent = rule(gamma=0.97, n_step=3, loss="mse", target={"tau": 0.25, "every": 70})
-    assert (agent.gamma, agent.n_step, agent.tau, agent.target_every) == (0.97, 3, 0.25, 70)
+    node = {"tau": 0.25, "every": 70, "episodes": 3}
+    agent = rule(gamma=0.97, n_step=3, loss="mse", target=node)
+    assert (agent.gamma, agent.n_step) == (0.97, 3)
+    assert (agent.tau, agent.target_every, agent.target_episodes) == (0.25, 70, 3)
+
+
+def test_double_dqn_asks_the_selector_for_the_action_and_the_online_network_for_none_of_it() -> None:
+    """They have the same parameters, but not the same noise."""
+    selector = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 7.0], [7.0, 0.0, 0.0]])
+    y = make(DoubleDQN).loss(networks(ONLINE, TARGET, selector), BATCH).target
+    # TARGET[1, 2] = 66 and TARGET[2, 0] = 5.
+    assert_close(y, torch.tensor([[1 + 66.0, 5.0, 2 + 33.0], [0.25 + 0.625, -1.0, 3 + 2.5]]))
+
+
+def mostly_greedy(q: Tensor) -> Tensor:
+    """0.8 for the greedy of three actions, 0.1 for each of the others: probabilities [S, B, 3]."""
+    return 0.1 + 0.7 * torch.nn.functional.one_hot(q.argmax(-1), 3)
+
+
+def test_expected_sarsa_by_hand() -> None:
+    # The online table is greedy on 1 in state 1, on 2 in state 2, and the target table gives
+    # 0.1 * 91 + 0.8 * 2 + 0.1 * 66 = 17.3 and 0.1 * 5 + 0.1 * 4 + 0.8 * 6 = 5.7.
+    y = torch.tensor([[1 + 17.3, 5.0, 2 + 8.65], [0.25 + 0.125 * 5.7, -1.0, 3 + 2.85]])
+    loss = make(ExpectedSARSA).loss(networks(ONLINE, TARGET, behaviour=mostly_greedy), BATCH)
+    assert_close(loss.target, y)
+    assert_close(loss.priority, (y - torch.tensor(Q)).abs())
+    # A selector that is greedy on 0 everywhere: 0.8 * 91 + 0.1 * 2 + 0.1 * 66 = 79.6, and 5.
+    first = torch.tensor([[1.0, 0.0, 0.0]]).expand(3, 3)
+    nets = networks(ONLINE, TARGET, first, behaviour=mostly_greedy)
+    y = torch.tensor([[1 + 79.6, 5.0, 2 + 39.8], [0.25 + 0.625, -1.0, 3 + 2.5]])
+    assert_close(make(ExpectedSARSA).loss(nets, BATCH).target, y)
+
+
+def test_sarsa_by_hand() -> None:
+    # Cumulated, the probabilities are 0.1, 0.9, 1 in state 1, and 0.1, 0.2, 1 in state 2.
+    draws = torch.tensor([[0.05, 0.5, 0.95], [0.15, 0.5, 0.25]])  # actions 0, (1), 2 | 1, (1), 2
+    y = torch.tensor([[1 + 91.0, 5.0, 2 + 33.0], [0.25 + 0.5, -1.0, 3 + 3.0]])
+    nets = networks(ONLINE, TARGET, draws=draws, behaviour=mostly_greedy)
+    loss = make(SARSA).loss(nets, BATCH)
+    assert_close(loss.target, y)
+    assert_close(loss.priority, (y - torch.tensor(Q)).abs())
+    assert make(SARSA).n_draws(batch_size=3) == 3
+
+
+def test_the_mean_of_sarsa_over_its_draws_is_expected_sarsa() -> None:
+    B = 100_000
+    many = batch([[0] * B], [[0] * B], [[0.0] * B], [[1.0] * B], [[1] * B])
+    draws = rng.uniform(torch.tensor([1]), "test", 0, (B,))
+    nets = networks(ONLINE, TARGET, draws=draws, behaviour=mostly_greedy)
+    y = make(SARSA).loss(nets, many).target
+    assert y.mean().item() == pytest.approx(17.3, abs=5 * 32.0 / math.sqrt(B))  # deviation 31.8
+
+
+def test_munchausen_dqn_by_hand() -> None:
+    # With temperature 2, a row 2 log p + V is of policy p and of soft value V. The online table and
+    # the selector's differ, and must not matter.
+    policy = torch.tensor([[0.25, 0.75], [0.5, 0.5], [0.9, 0.1]])
+    target = 2.0 * policy.log() + torch.tensor([[7.0], [10.0], [-4.0]])
+    online = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    keys = {"alpha": 0.5, "temperature": 2.0, "clip": -1.0}
+    agent = MunchausenDQN(gamma=0.9, n_step=1, loss="mse", target=TARGET_NODE, **keys)
+    three = batch([[0, 0, 2]], [[0, 1, 0]], [[1.0, 2.0, 3.0]], [[0.5, 0.25, 0.0]], [[1, 2, 1]])
+    # The bonus of probability 1/4 would be -2.77, and is clipped; the terminal one has its bonus, too.
+    bonus = [-1.0, 2 * math.log(0.75), 2 * math.log(0.9)]
+    y = torch.tensor([[1 + 5.0 + 0.5 * bonus[0], 2 - 1.0 + 0.5 * bonus[1], 3 + 0.5 * bonus[2]]])
+    loss = agent.loss(networks(online, target, selector=-online), three)
+    q = torch.tensor([[1.0, 2.0, 5.0]])
+    assert_close(loss.q, q)
+    assert_close(loss.target, y)
+    assert_close(loss.priority, (y - q).abs())
+    assert_close(loss.loss, (y - q).square())
+    assert torch.equal(agent.q_values(lookup(online), torch.tensor([[2]])), online[2].view(1, 1, 2))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy import stats
 from torch import Tensor
+from torch.testing import assert_close
 
 from dqn_exp.registry import build, discover, names
 from dqn_exp.types import Context, Exploration, Spec
@@ -21,6 +22,8 @@ NODES: dict[str, dict[str, Any]] = {
     "exponential": {"start": 0.9, "end": 0.05, "decay_steps": 1000},
     "constant": {"start": 0.3},
     "per_episode": {"start": 0.5, "end": 0.01},
+    "ez_greedy": {"start": 0.9, "end": 0.1, "decay_steps": 1000, "mu": 2.0, "max_duration": 20},
+    "boltzmann": {"start": 2.0, "end": 0.5, "decay_steps": 1000},
 }
 
 
@@ -58,12 +61,24 @@ def test_every_exploration_is_tested_here() -> None:
         ("exponential", 1000, 0.05 + 0.85 / math.e),
         ("exponential", 2500, 0.05 + 0.85 * math.exp(-2.5)),
         ("exponential", 10**6, 0.05),
+        ("ez_greedy", 250, 0.7),
+        ("boltzmann", 250, 1.625),
+        ("boltzmann", 5000, 0.5),
         ("constant", 0, 0.3),
         ("constant", 10**6, 0.3),
     ],
 )
-def test_epsilon_at_known_steps(name: str, step: int, expected: float) -> None:
+def test_rates_at_known_steps(name: str, step: int, expected: float) -> None:
     assert make(name).rate(step, torch.tensor([0, 7])) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"), [(0, 0.9), (99, 0.9), (100, 0.9), (350, 0.7), (1100, 0.1)]
+)
+def test_a_line_may_begin_later(step: int, expected: float) -> None:
+    part = make("linear", hold_steps=100)
+    for count in (step, torch.tensor(step)):
+        assert float(part.rate(count, torch.tensor([0]))) == pytest.approx(expected, abs=1e-12)
 
 
 def test_epsilon_per_episode_counts_each_seeds_own_episodes() -> None:
@@ -110,6 +125,14 @@ def test_each_seed_explores_by_its_own_episodes() -> None:
     assert (taken[1] == A - 1).all()
 
 
+@pytest.mark.parametrize("name", sorted(NODES))
+def test_a_seed_explores_alone_as_it_does_in_company(name: str) -> None:
+    together = actions(make(name, torch.tensor([9, 8, 3])), [2, 0, 1])
+    assert torch.equal(together[1:2], actions(make(name, SEEDS[1:]), [0]))
+    assert torch.equal(together[[2, 1]], actions(make(name), [1, 0]))
+    assert not torch.equal(together[0], together[1])
+
+
 def test_draws_depend_on_the_seed_value_and_the_step_alone() -> None:
     together = actions(make("constant", torch.tensor([9, 8, 3]), start=1.0), [0, 0, 0])
     assert torch.equal(together[1:2], actions(make("constant", SEEDS[1:], start=1.0), [0]))
@@ -137,3 +160,44 @@ def test_seeds_steps_and_envs_draw_unrelated_actions() -> None:
     for first, second in pairs:
         table = torch.zeros(A, A).index_put_((first, second), torch.tensor(1.0), accumulate=True)
         assert stats.chisquare(table.flatten().numpy()).pvalue > 1e-3
+
+
+# Q-values of states to explore in: distinct, tied, and all the same.
+Q = torch.tensor([[1.0, 0.0, -0.5, 0.7], [0.2, 0.9, 0.9, 0.1], [3.0, 3.0, 3.0, 3.0]])
+
+
+@pytest.mark.parametrize("name", sorted(set(NODES) - {"ez_greedy"}))  # whose actions hang together
+@pytest.mark.parametrize("state", range(len(Q)))
+def test_actions_are_as_frequent_as_the_probabilities_say(name: str, state: int) -> None:
+    part = make(name, SEEDS, **dict.fromkeys({"start", "end"} & set(NODES[name]), 0.3))
+    q, episode = Q[state].expand(2, N, A), torch.tensor([0, 0])
+    taken = torch.stack([part.act(q, call * N, episode) for call in range(CALLS)])
+    rate = torch.as_tensor(part.rate(0, episode))
+    for s, probabilities in enumerate(part.probabilities(q.double(), rate)[:, 0]):
+        expected = probabilities.numpy() * CALLS * N
+        counts = taken[:, s].flatten().bincount(minlength=A).numpy()
+        assert stats.chisquare(counts, expected).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("name", sorted(NODES))
+@pytest.mark.parametrize("rate", [torch.tensor(0.3), torch.tensor([0.3, 0.6])], ids=["one", "each"])
+def test_probabilities_by_hand_and_of_each_seeds_own_rate(name: str, rate: Tensor) -> None:
+    q = Q[:2].flip(0).double().expand(2, 2, A)  # [S, B, A]: greedy on 1, and on 0
+    probabilities = make(name).probabilities(q, rate.double())
+    assert_close(probabilities.sum(-1), torch.ones(2, 2, dtype=torch.float64))
+    for s, r in enumerate(rate.expand(2).tolist()):
+        for b, best in enumerate((1, 0)):
+            if name == "boltzmann":
+                weights = [math.exp(value / r) for value in q[s, b].tolist()]
+                expected = [weight / sum(weights) for weight in weights]
+            else:
+                expected = [r / A + (1 - r) * (a == best) for a in range(A)]
+            assert probabilities[s, b].tolist() == pytest.approx(expected, abs=1e-7)
+
+
+def test_boltzmann_probabilities_of_extreme_values_are_finite() -> None:
+    q = torch.tensor([1e6, -1e6, 0.0, 1e6 - 1.0]).expand(1, 1, A)
+    for temperature in (0.0, 1e-9, 1e-6, 1.0):
+        probabilities = make("boltzmann").probabilities(q, torch.tensor(temperature))
+        assert probabilities.isfinite().all()
+        assert probabilities[0, 0, 0] > 0.7

@@ -23,6 +23,12 @@ NO_CLIP = {"kind": "none", "max": 1.0}
 VALUE_CLIP = {"kind": "value", "max": 0.01}
 
 
+def explored(q: Tensor, rate: Tensor) -> Tensor:
+    """Probabilities [S, B, A]: of the last action `rate`, of the first one the rest."""
+    share = rate.view(-1, 1).expand(q.shape[:2])
+    return torch.stack([1.0 - share, torch.zeros_like(share), share], dim=-1)
+
+
 def make(
     seeds: Tensor = SEEDS,
     dtype: torch.dtype = torch.float64,
@@ -30,17 +36,23 @@ def make(
     plain: bool = False,
     tau: float = 0.1,
     every: int | None = None,
+    episodes: int | None = None,
+    sigma: float | None = None,
+    n_envs: int = 1,
 ) -> Learner:
     """A learner with AdamW and clipping or, if `plain`, with a step of minus the gradient."""
     spec = Spec((D,), torch.float32, A)
-    context = Context(seeds, 1, spec, torch.device("cpu"), dtype, B, 1000, 100)
+    context = Context(seeds, n_envs, spec, torch.device("cpu"), dtype, B, 1000, 100)
     decay: dict[str, Any] = {"weight_decay": 0.01, "amsgrad": True, "anneal": True, "clip": VALUE_CLIP}
     if plain:
         optimizer = SGD(context, lr=1.0, weight_decay=0.0, momentum=0.0, anneal=False, clip=NO_CLIP)
     else:
         optimizer = AdamW(context, lr=0.01, betas=[0.9, 0.999], eps=1e-8, **decay)
-    agent = rule(gamma=0.9, n_step=1, loss="huber", target={"tau": tau, "every": every})
-    return Learner(context, MLP(context, hidden=[HIDDEN], activation="relu"), agent, optimizer)
+    target = {"tau": tau, "every": every, "episodes": episodes}
+    agent = rule(gamma=0.9, n_step=1, loss="huber", target=target)
+    keys: dict[str, Any] = {"activation": "relu", "output_activation": None, "sigma": sigma}
+    net = MLP(context, agent, hidden=[HIDDEN], **keys)
+    return Learner(context, net, agent, optimizer, explored)
 
 
 def batch(step: int, seeds: Tensor = SEEDS, dtype: torch.dtype = torch.float64) -> Batch:
@@ -76,7 +88,7 @@ class Twin:
         return torch.cat([(p.mT if p.dim() == 2 else p).detach().flatten() for p in net.parameters()])
 
     def update(self, b: Batch, s: int, env_step: int) -> dict[str, Tensor]:
-        """One update on seed s of the batch; returns |TD| and what METRICS call for."""
+        """One update on seed s of the batch; returns the priority and what METRICS call for."""
         obs, next_obs = b.obs[s].to(b.reward.dtype), b.next_obs[s].to(b.reward.dtype)
         q = self.online(obs)[range(B), b.action[s]]
         with torch.no_grad():
@@ -91,9 +103,9 @@ class Twin:
         self.optimizer.step()
         for slow, fast in zip(self.target.parameters(), self.online.parameters(), strict=True):
             slow.data = 0.9 * slow.data + 0.1 * fast.data
-        td_abs = (y - q).abs()
-        values = (loss, td_abs.mean(), q.mean(), y.mean(), norm)
-        return {"td_abs": td_abs.detach()} | dict(
+        priority = (y - q).abs()
+        values = (loss, priority.mean(), q.mean(), y.mean(), norm)
+        return {"priority": priority.detach()} | dict(
             zip(METRICS, (v.detach() for v in values), strict=True)
         )
 
@@ -107,12 +119,12 @@ def test_updates_equal_those_of_plain_torch(
     twins = [Twin(row, rule is DoubleDQN) for row in learner.params]
     for step in range(10):
         b = batch(step, dtype=dtype)
-        td_abs = learner.update(b, env_step=10 * step, gradient_step=step)
+        priority = learner.update(b, env_step=10 * step, gradient_step=step)
         expected = [twin.update(b, s, env_step=10 * step) for s, twin in enumerate(twins)]
         online = torch.stack([twin.row(twin.online) for twin in twins])
         target = torch.stack([twin.row(twin.target) for twin in twins])
         close = partial(assert_close, atol=tolerance, rtol=tolerance)
-        close(td_abs, torch.stack([e["td_abs"] for e in expected]))
+        close(priority, torch.stack([e["priority"] for e in expected]))
         close(learner.params, online)
         close(learner.target_params, target)
         for tag, value in learner.take_metrics().items():
@@ -197,6 +209,25 @@ def test_a_target_told_by_a_tensor_moves_only_if_it_is_due(tau: float) -> None:
     assert not torch.equal(told.target_params, learner.target_params)
     told.update_target(due=torch.tensor(True))
     assert_close(told.target_params, learner.target_params)
+
+
+@pytest.mark.parametrize("tau", [1.0, 0.25])
+def test_the_target_of_each_seed_moves_if_it_is_due_alone(tau: float) -> None:
+    learner = make(tau=tau, every=50)
+    before = learner.target_params.clone()
+    learner.update(batch(0), env_step=0, gradient_step=0)
+    learner.update_target(due=torch.tensor([[False], [True], [False]]))
+    assert torch.equal(learner.target_params[[0, 2]], before[[0, 2]])
+    assert_close(learner.target_params[1], (1 - tau) * before[1] + tau * learner.params[1])
+    assert not torch.equal(learner.target_params[1], before[1])
+
+
+def test_a_target_that_moves_by_episodes_stays_through_updates() -> None:
+    learner = make(episodes=2)
+    before = learner.params.clone()
+    learner.update(batch(0), env_step=0, gradient_step=0)
+    assert torch.equal(learner.target_params, before)
+    assert not torch.equal(learner.params, before)
 
 
 def test_metrics_are_averaged_over_the_updates_since_they_were_taken() -> None:

@@ -1,34 +1,42 @@
 """The networks equal plain torch modules with the same weights, seed by seed."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+from tables import rule
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from dqn_exp import rng
 from dqn_exp.registry import build, discover
-from dqn_exp.types import Context, QNetwork, Spec
+from dqn_exp.types import Agent, Context, QNetwork, Spec
 
 discover("dqn_exp.nets")
 
 D, A = 4, 3
 SEEDS = torch.tensor([3, 8, 5])
 MODULES = {"relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU}
+MLP = {"name": "mlp", "output_activation": None, "sigma": None}
+DUELING = {"name": "dueling", "sigma": None}
 NODES: list[dict[str, Any]] = [
-    {"name": "mlp", "hidden": hidden, "activation": activation}
+    {**MLP, "hidden": hidden, "activation": activation}
     for hidden in ([], [8], [7, 5], [6, 6, 6])
     for activation in MODULES
 ] + [
-    {"name": "dueling", "hidden": hidden, "stream_hidden": stream, "activation": activation}
+    {**DUELING, "hidden": hidden, "stream_hidden": stream, "activation": activation}
     for hidden, stream in (([], []), ([8], []), ([], [5]), ([7, 5], [6]), ([6], [5, 4]))
     for activation in MODULES
 ]
 every_net = pytest.mark.parametrize("node", NODES, ids=lambda node: "-".join(map(str, node.values())))
-MLP_NODE = {"name": "mlp", "hidden": [5], "activation": "tanh"}
-DUELING_NODE = {"name": "dueling", "hidden": [5], "stream_hidden": [4], "activation": "tanh"}
+MLP_NODE = {**MLP, "hidden": [5], "activation": "tanh"}
+DUELING_NODE = {**DUELING, "hidden": [5], "stream_hidden": [4], "activation": "tanh"}
+VALUES = rule("dqn", loss="huber")
+K = 6
+ATOMS = rule("qr_dqn", double=False, quantiles=K)
+IMPLICIT = rule("iqn", double=False, samples=K, target_samples=K, act_samples=K)
 each_kind = pytest.mark.parametrize("node", [MLP_NODE, DUELING_NODE], ids=lambda node: node["name"])
 
 
@@ -37,9 +45,11 @@ def context(seeds: Tensor = SEEDS, obs_shape: tuple[int, ...] = (D,)) -> Context
     return Context(seeds, 1, spec, torch.device("cpu"), torch.float32, 9, 100, 100)
 
 
-def make(node: dict[str, Any], dtype: torch.dtype = torch.float32) -> tuple[QNetwork, Tensor, Tensor]:
+def make(
+    node: dict[str, Any], dtype: torch.dtype = torch.float32, agent: Agent = VALUES
+) -> tuple[QNetwork, Tensor, Tensor]:
     """A net, its parameters [S, P], and observations [S, 9, D]."""
-    net = build("net", node, context())
+    net = build("net", node, context(), agent)
     return net, net.init(SEEDS).to(dtype), rng.normal(SEEDS, "test", 0, (9, D)).to(dtype)
 
 
@@ -109,7 +119,7 @@ def test_the_gradient_of_one_seed_does_not_touch_another(node: dict[str, Any]) -
 @each_kind
 def test_the_initial_weights_of_a_seed_depend_on_its_value_alone(node: dict[str, Any]) -> None:
     net, params, _ = make(node)
-    alone = build("net", node, context(SEEDS[1:2])).init(SEEDS[1:2])
+    alone = build("net", node, context(SEEDS[1:2]), VALUES).init(SEEDS[1:2])
     assert torch.equal(params[1:2], alone)
     assert torch.equal(net.init(SEEDS.flip(0)).flip(0), params)
     assert all((params[0] != params[other]).all() for other in (1, 2))
@@ -136,4 +146,117 @@ def test_the_mean_of_dueling_q_values_is_the_state_value() -> None:
 @each_kind
 def test_observations_that_are_no_vectors_are_refused(node: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"shape \(3, 84, 84\): this net takes vectors"):
-        build("net", node, context(obs_shape=(3, 84, 84)))
+        build("net", node, context(obs_shape=(3, 84, 84)), VALUES)
+
+
+@each_kind
+def test_outputs_of_atoms_are_those_of_a_net_of_as_many_actions(node: dict[str, Any]) -> None:
+    net, params, obs = make(node, torch.float64, ATOMS)
+    weights = net.views(params)
+    outputs = net(weights, obs)
+    assert outputs.shape == (len(SEEDS), 9, A, K)
+    for s in range(len(SEEDS)):
+        if node["name"] == "mlp":
+            expected = torch_q(weights, s, node, obs[s])[0].view(9, A, K)
+        else:  # of each atom, V + A - mean_a A; the value stream comes first
+            features = torch.tanh(obs[s] @ weights[0][s] + weights[1][s])
+            value, advantage = (
+                torch.tanh(features @ w1[s] + b1[s]) @ w2[s] + b2[s]
+                for w1, b1, w2, b2 in (weights[2:6], weights[6:10])
+            )
+            advantage = advantage.view(9, A, K)
+            expected = value.unsqueeze(1) + advantage - advantage.mean(1, keepdim=True)
+        assert_close(outputs[s], expected)
+
+
+def test_the_mean_over_actions_of_each_dueling_atom_is_its_value() -> None:
+    net, params, obs = make(DUELING_NODE, torch.float64, ATOMS)
+    net.views(params)[-1].add_(250.0)  # to all advantages
+    before = net(net.views(params), obs)
+    shift = torch.arange(K, dtype=torch.float64)
+    net.views(params)[5].add_(shift)  # the value stream's last bias: each atom's own
+    assert_close(net(net.views(params), obs).mean(2), before.mean(2) + shift)
+    net.views(params)[-1].add_(rng.normal(SEEDS, "test", 1, (1, A * K)))
+    assert_close(net(net.views(params), obs).mean(2), before.mean(2) + shift)
+
+
+@each_kind
+def test_quantiles_at_fractions_equal_equation_4_of_the_paper(node: dict[str, Any]) -> None:
+    """Q(s, a; tau) = f(psi(s) * phi(tau)) with phi_j = relu(sum_i cos(pi i tau) w_ij + b_j)."""
+    net, params, obs = make(node, torch.float64, IMPLICIT)
+    weights = net.views(params)
+    fractions = rng.uniform(SEEDS, "fractions", 0, (9, K)).double()
+    outputs = net(weights, obs, fractions=fractions)
+    assert outputs.shape == (len(SEEDS), 9, A, K)
+    embed, bias = weights[-2:]
+    assert embed.shape == (len(SEEDS), 64, 5)
+    head = weights[2:-2]  # what follows the embedding
+    for s, b, k in [(0, 0, 0), (1, 3, 2), (2, 8, 5), (2, 8, 4)]:
+        phi = [
+            max(0.0, sum(math.cos(math.pi * i * fractions[s, b, k]) * embed[s, i, j] for i in range(64))
+            + bias[s, 0, j])
+            for j in range(5)
+        ]  # fmt: skip
+        psi = torch.tanh(obs[s, b] @ weights[0][s] + weights[1][s, 0])
+        x = psi * torch.tensor(phi, dtype=torch.float64)
+        if node["name"] == "mlp":
+            expected = x @ head[0][s] + head[1][s, 0]
+        else:
+            value, advantage = (
+                torch.tanh(x @ w1[s] + b1[s, 0]) @ w2[s] + b2[s, 0]
+                for w1, b1, w2, b2 in (head[:4], head[4:])
+            )
+            expected = value + advantage - advantage.mean()
+        assert_close(outputs[s, b, :, k], expected)
+
+
+@each_kind
+def test_fractions_may_be_the_same_for_all_observations(node: dict[str, Any]) -> None:
+    net, params, obs = make(node, torch.float64, IMPLICIT)
+    shared = rng.uniform(SEEDS, "fractions", 0, (1, K)).double()
+    each = net(net.views(params), obs, fractions=shared.expand(-1, 9, -1))
+    assert each.shape == (len(SEEDS), 9, A, K)
+    assert_close(net(net.views(params), obs, fractions=shared), each)
+
+
+@each_kind
+@pytest.mark.parametrize("agent", [ATOMS, IMPLICIT], ids=["atoms", "fractions"])
+def test_gradients_of_distributions_are_right(node: dict[str, Any], agent: Agent) -> None:
+    net, params, obs = make(node, torch.float64, agent)
+    fractions = rng.uniform(SEEDS, "fractions", 0, (2, 3)).double() if agent.implicit else None
+
+    def outputs(p: Tensor) -> Tensor:
+        return net(net.views(p), obs[:, :2], fractions=fractions)
+
+    assert torch.autograd.gradcheck(outputs, params.requires_grad_())
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_an_output_activation_is_applied_to_the_q_values(activation: str) -> None:
+    plain, params, obs = make(MLP_NODE)
+    active, same, _ = make({**MLP_NODE, "output_activation": activation})
+    assert torch.equal(params, same)
+    q = plain(plain.views(params), obs)
+    assert (q < 0).any()
+    assert torch.equal(active(active.views(params), obs), MODULES[activation]()(q))
+
+
+@pytest.mark.parametrize("agent", [ATOMS, IMPLICIT], ids=["atoms", "fractions"])
+def test_an_output_activation_is_refused_where_outputs_are_distributions(agent: Agent) -> None:
+    with pytest.raises(ValueError, match=r"output_activation=relu: .* distributions"):
+        build("net", {**MLP_NODE, "output_activation": "relu"}, context(), agent)
+
+
+@each_kind
+def test_features_are_the_last_hidden_layer_that_all_outputs_share(node: dict[str, Any]) -> None:
+    net, params, obs = make(node, torch.float64)
+    weights = net.views(params)
+    expected = torch.tanh(torch.baddbmm(weights[1], obs, weights[0]))
+    assert_close(net.features(weights, obs), expected)
+
+
+@each_kind
+def test_a_net_without_noise_takes_none_and_reports_none(node: dict[str, Any]) -> None:
+    net, params, _ = make(node)
+    assert net.n_noise == 0
+    assert net.metrics(net.views(params)) == {}

@@ -9,7 +9,8 @@ import torch
 from dqn_exp import config
 from dqn_exp.agents.dqn import DQN
 from dqn_exp.buffers.per import UNIFORM_EPISODES, PrioritizedBuffer
-from dqn_exp.experiment import Experiment, deviations
+from dqn_exp.deviations import deviations
+from dqn_exp.experiment import Experiment
 from dqn_exp.types import Context, Spec, Transition
 
 NOTEBOOKS: dict[str, dict[str, Any]] = {

@@ -192,6 +192,15 @@ def test_normal_is_standard_normal(across: str):
     assert abs(np.corrcoef(values[::2], values[1::2])[0, 1]) < 4 / (n / 2) ** 0.5
 
 
+def test_normal_is_box_muller_in_double_precision_rounded_once():
+    shape = (50, 100)
+    radius, angle = rng.uniform(SEEDS, "stream", 4, (2, *shape)).double().numpy().swapaxes(0, 1)
+    expected = np.sqrt(-2.0 * np.log1p(-radius)) * np.cos(2.0 * math.pi * angle)
+    values = rng.normal(SEEDS, "stream", 4, shape)
+    assert values.dtype == torch.float32
+    assert np.array_equal(values.numpy(), expected.astype(np.float32))
+
+
 @each_draw
 @pytest.mark.parametrize("shape", [(2, 3), (3, 2), (6,), (1,), ()])
 def test_draws_equal_direct_draws_forwards_and_backwards(draw, shape: tuple[int, ...]):

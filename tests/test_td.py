@@ -1,11 +1,15 @@
 """TD maths against tables worked by hand and naive loops."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
+from torch.testing import assert_close
 
-from dqn_exp import td
+from dqn_exp import rng, td
 
 
 def test_select_takes_the_value_of_each_action():
@@ -126,6 +130,89 @@ def test_n_step_equals_a_naive_loop_on_random_windows(n: int, gamma: float):
         value, last = naive_n_step(reward[where], stop[where], gamma)
         assert values[where].item() == pytest.approx(value, rel=1e-12, abs=1e-12)
         assert lasts[where].item() == last
+
+
+# Of two actions of probabilities 1/4 and 3/4 at temperature 1, where a constant changes nothing.
+QUARTER = torch.tensor([1 / 4, 3 / 4], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 0.03])
+@pytest.mark.parametrize("constant", [0.0, 10.0, -300.0])
+def test_log_policy_and_soft_bootstrap_of_two_actions_by_hand(temperature: float, constant: float):
+    q = temperature * QUARTER.log() + constant
+    assert_close(td.log_policy(q, temperature), temperature * QUARTER.log(), rtol=0.0, atol=1e-12)
+    assert td.soft_bootstrap(q, temperature).item() == pytest.approx(constant, abs=1e-12)
+    # By its definition, the sum over actions.
+    expected = (QUARTER * (q - temperature * QUARTER.log())).sum().item()
+    assert td.soft_bootstrap(q, temperature).item() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("action", "low", "expected"),
+    [
+        (0, -2.0, math.log(1 / 4)),
+        (1, -2.0, math.log(3 / 4)),
+        (0, -1.0, -1.0),
+        (1, -1.0, math.log(3 / 4)),
+        (1, -0.25, -0.25),
+    ],
+)
+def test_munchausen_bonus_is_clipped_at_low(action: int, low: float, expected: float):
+    bonus = td.munchausen_bonus(QUARTER.log() + 5.0, torch.tensor(action), 1.0, low)
+    assert bonus.item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_soft_bootstrap_tends_to_the_maximum_and_bonuses_to_gaps():
+    q = torch.tensor([3.0, 1.0, 2.5], dtype=torch.float64)
+    for temperature in (1e-1, 1e-2, 1e-3):
+        excess = td.soft_bootstrap(q, temperature).item() - 3.0
+        assert 0.0 <= excess <= temperature * math.log(3)
+        gaps = td.log_policy(q, temperature)
+        assert_close(gaps, q - 3.0, rtol=0.0, atol=temperature * math.log(3))
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_soft_values_do_not_overflow(sign: float):
+    q = torch.tensor([[1e4, -1e4], [1e4, 1e4 - 1.0], [-1e4, -1e4]]) * sign
+    assert_close(td.soft_bootstrap(q, 0.03), q.amax(-1), rtol=0.0, atol=0.03)
+    for action in (0, 1):
+        bonus = td.munchausen_bonus(q, torch.full((3,), action), 0.03, -1.0)
+        gap = (td.select(q, torch.full((3,), action)) - q.amax(-1)).clamp(min=-1.0)
+        assert_close(bonus, gap, rtol=0.0, atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("draw", "action"),
+    [
+        (0.0, 1),  # action 0 has probability 0
+        (0.2499, 1),
+        (0.25, 2),
+        (0.7499, 2),
+        (0.75, 4),  # and so has 3
+        (1 - 2.0**-24, 4),
+    ],
+)
+def test_sample_action_at_the_edges_of_the_distribution(draw: float, action: int):
+    probabilities = torch.tensor([0.0, 0.25, 0.5, 0.0, 0.25])
+    sampled = td.sample_action(probabilities, torch.tensor(draw))
+    assert sampled.item() == action
+    assert sampled.dtype == torch.int64
+
+
+def test_a_certain_action_is_always_sampled():
+    draws = torch.tensor([0.0, 0.5, 1 - 2.0**-24])
+    for action in range(3):
+        probabilities = torch.eye(3)[action].expand(3, 3)
+        assert td.sample_action(probabilities, draws).tolist() == [action] * 3
+
+
+def test_sampled_actions_are_as_frequent_as_their_probabilities():
+    rows = [[0.1, 0.2, 0.3, 0.4], [0.55, 0.05, 0.15, 0.25]]
+    probabilities = torch.tensor(rows, dtype=torch.float64)
+    draws = rng.uniform(torch.tensor([3, 8]), "test", 0, (20_000,))
+    sampled = td.sample_action(probabilities.unsqueeze(1).expand(2, 20_000, 4), draws)
+    for row, expected in zip(sampled, probabilities, strict=True):
+        assert stats.chisquare(row.bincount(minlength=4), expected * 20_000).pvalue > 1e-3
 
 
 def test_functions_work_on_any_leading_shape():
