@@ -113,6 +113,7 @@ class EpsilonZGreedy(Linear):
     """With probability epsilon a random action, repeated for a while drawn from a zeta distribution.
 
     P(n) ~ n^-mu for n in 1, ..., max_duration; episodes that end meanwhile do not break it off.
+    On-policy rules learn about single steps of it: `probabilities` knows no repetition.
     Dabney, Ostrovski, Barreto 2020, https://arxiv.org/abs/2006.01782.
     """
 

@@ -89,7 +89,9 @@ def quantile_huber(quantiles: Tensor, fractions: Tensor, target: Tensor) -> Tens
 
 def sample_action(probabilities: Tensor, draw: Tensor) -> Tensor:
     """Int64 actions [...], with probabilities [..., A], by inversion of uniform draws [...]."""
-    below = probabilities.cumsum(-1)[..., :-1] <= draw.unsqueeze(-1)
+    sums = probabilities.cumsum(-1)
+    # In shares of the whole, which rounding may leave below 1: no action of probability 0 is drawn.
+    below = sums[..., :-1] <= draw.unsqueeze(-1) * sums[..., -1:]
     return below.sum(-1)
 
 

@@ -146,7 +146,7 @@ def test_no_part_has_a_dead_knob(kind: str, name: str) -> None:
     assert isinstance(tree, ast.FunctionDef)
     nodes = (node for statement in tree.body for node in ast.walk(statement))
     read = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-    assert keys(kind, name)
+    assert keys(kind, name) or kind == "wrapper"  # a wrapper may have nothing to choose
     assert set(keys(kind, name)) <= read
 
 

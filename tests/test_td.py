@@ -224,3 +224,9 @@ def test_functions_work_on_any_leading_shape():
     flat = chain(q.view(8, 3), q_selector.view(8, 3))
     for lead in [(2, 4), (4, 2), (2, 2, 2)]:
         assert torch.equal(chain(q.view(*lead, 3), q_selector.view(*lead, 3)), flat.view(lead))
+
+
+def test_an_action_of_probability_zero_is_not_sampled_even_by_the_largest_draw() -> None:
+    q = torch.randn(1000, 4, generator=torch.Generator().manual_seed(0)) * 3
+    q[:, 3] = -1e4
+    assert (td.sample_action(q.softmax(-1), torch.tensor(1 - 2.0**-24).expand(1000)) < 3).all()
