@@ -56,15 +56,11 @@ class Learner:
         self._leaves = [view.requires_grad_() for view in net.views(self.params.detach())]
         self._online = net.views(self.params)  # the same, without gradient
         self._target = net.views(self.target_params)
-        noise = {"shape": (net.n_noise,)}
-        self._act_noise = [
-            rng.Draws(rng.normal, context.seeds, "noise/act", **noise) for _ in range(net.n_noise > 0)
-        ]
+        noise = partial(rng.Draws, rng.normal, context.seeds, shape=(net.n_noise,))
+        self._act_noise = noise(stream="noise/act") if net.n_noise else None
         # What an update draws: noise for each network, and what the rule draws by itself.
-        self._draws = [
-            rng.Draws(rng.normal, context.seeds, f"noise/{role}", **noise)
-            for role in NETWORKS * (net.n_noise > 0)
-        ]
+        roles = NETWORKS if net.n_noise else ()
+        self._draws = [noise(stream=f"noise/{role}") for role in roles]
         if n_draws := agent.n_draws(context.batch_size):
             self._draws.append(rng.Draws(rng.uniform, context.seeds, "learn", (n_draws,)))
         self._trace: torch.fx.GraphModule | None = None
@@ -79,7 +75,7 @@ class Learner:
         compiling = torch.compiler.is_compiling()  # which can do without the views, but not with them
         weights = self._net.views(self.params) if compiling else self._online
         if self._act_noise and step is not None:
-            noise = self._act_noise[0](step // self._n_envs)
+            noise = self._act_noise(step // self._n_envs)
             return self._agent.q_values(partial(self._net, weights, noise=noise), obs)
         return self._agent.q_values(partial(self._net, weights), obs)
 
@@ -87,8 +83,8 @@ class Learner:
         """Draw for acting `steps` times from env step `step` on, and for `updates`, before compiled
         code does that.
         """
-        for draws in self._act_noise:
-            draws.ahead(step // self._n_envs, steps)
+        if self._act_noise:
+            self._act_noise.ahead(step // self._n_envs, steps)
         for draws in self._draws:
             draws.ahead(gradient_step, updates)
 
