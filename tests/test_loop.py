@@ -119,7 +119,7 @@ def every_option() -> list[str]:
 
 @slow
 @pytest.mark.parametrize(("backend", "form"), [("native", WholeLoop), ("gymnasium", CompiledSteps)])
-@pytest.mark.parametrize("overrides", every_option())
+@pytest.mark.parametrize("overrides", every_option(), ids=every_option())
 def test_every_option_compiles_to_what_it_does(
     make: Make, backend: str, form: type[Loop], overrides: str
 ) -> None:
