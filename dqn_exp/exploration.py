@@ -28,9 +28,8 @@ class EpsilonGreedy:
 
     def act(self, q: Tensor, step: Step, episode: Tensor) -> Tensor:
         """Q-values [S, N, A] -> int64 actions [S, N]; the draw is keyed by the env step."""
-        step_of_env = step // self._n_envs
         explore = self._explores(step, episode)
-        return torch.where(explore, self._action(step_of_env), q.argmax(-1))
+        return torch.where(explore, self._action(step // self._n_envs), q.argmax(-1))
 
     def _explores(self, step: Step, episode: Tensor) -> Tensor:
         """True with probability epsilon, bool [S, N]."""

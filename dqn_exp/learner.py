@@ -99,12 +99,13 @@ class Learner:
             gradient_step: how many have gone before.
             rate: of exploration now, a number or [S], for a rule that is on-policy.
         """
-        inputs = self._inputs(batch, gradient_step, rate)
+        drawn = self._drawn(batch, gradient_step, rate)
         if torch.compiler.is_compiling():
             assert self._trace is not None, "trace() comes before compilation"
-            grad, *values = self._trace(self.params, self.target_params, *inputs)
+            learned_from = (getattr(batch, name) for name in LEARNED_FROM)
+            grad, *values = self._trace(self.params, self.target_params, *learned_from, *drawn)
         else:
-            grad, *values = self._gradient(self._leaves, self._online, self._target, batch, inputs)
+            grad, *values = self._gradient(self._leaves, self._online, self._target, batch, drawn)
         priority, *metrics = values
         norm = self._optimizer.step(self.params, grad, self.lr(env_step), gradient_step + 1)
         if self._agent.target_every is None and self._agent.target_episodes is None:
@@ -117,13 +118,12 @@ class Learner:
                 self._sum_pending()
         return priority
 
-    def _inputs(self, batch: Batch, gradient_step: Step, rate: float | Tensor) -> list[Tensor]:
-        """All that the gradient depends on beside the parameters."""
-        inputs = [getattr(batch, name) for name in LEARNED_FROM]
-        inputs += [draws(gradient_step) for draws in self._draws]
+    def _drawn(self, batch: Batch, gradient_step: Step, rate: float | Tensor) -> list[Tensor]:
+        """What the gradient depends on beside the parameters and the batch."""
+        drawn = [draws(gradient_step) for draws in self._draws]
         if self._agent.on_policy:
-            inputs.append(torch.as_tensor(rate, device=batch.reward.device).to(batch.reward.dtype))
-        return inputs
+            drawn.append(torch.as_tensor(rate, device=batch.reward.device).to(batch.reward.dtype))
+        return drawn
 
     def trace(self, batch: Batch) -> None:
         """Record the gradient's operations for batches of this shape, which compiled code needs:
@@ -136,19 +136,19 @@ class Learner:
             online, target = self._net.views(params), self._net.views(target_params)
             leaves = [view.detach().requires_grad_() for view in online]
             learned_from = dict(zip(LEARNED_FROM, inputs, strict=False))
-            return self._gradient(leaves, online, target, replace(batch, **learned_from), [*inputs])
+            drawn = [*inputs[len(LEARNED_FROM) :]]
+            return self._gradient(leaves, online, target, replace(batch, **learned_from), drawn)
 
         rate = torch.zeros(len(self.params), device=self.params.device)
-        inputs = self._inputs(batch, 0, rate)
+        inputs = [getattr(batch, name) for name in LEARNED_FROM] + self._drawn(batch, 0, rate)
         # A sum after a product is merged with what follows it; a product onto a bias is not.
         decompositions = {torch.ops.aten.baddbmm.default: lambda bias, x, y: torch.bmm(x, y) + bias}
         self._trace = make_fx(gradient, decompositions)(self.params, self.target_params, *inputs)
 
     def _gradient(
-        self, leaves: Weights, online: Weights, target: Weights, batch: Batch, inputs: list[Tensor]
+        self, leaves: Weights, online: Weights, target: Weights, batch: Batch, drawn: list[Tensor]
     ) -> tuple[Tensor, ...]:
         """The gradient [S, P], then priority, loss, estimate and target, all [S, B]."""
-        drawn = inputs[len(LEARNED_FROM) :]
         rate = drawn.pop() if self._agent.on_policy else NO_DRAWS
         networks = [partial(self._net, weights) for weights in (leaves, online, target)]
         if self._net.n_noise:

@@ -31,11 +31,11 @@ class C51(Rule):
         super().__init__(gamma, n_step, target)
         self.n_atoms = atoms
         self._double = double
-        self._bounds = v_min, v_max
+        self._atoms = v_min, v_max, atoms
 
     def _support(self, like: Tensor) -> Tensor:
         """The atoms [K]."""
-        return torch.linspace(*self._bounds, self.n_atoms or 1, dtype=like.dtype, device=like.device)
+        return torch.linspace(*self._atoms, dtype=like.dtype, device=like.device)
 
     def q_values(self, net: Forward, obs: Tensor) -> Tensor:
         """Means [S, B, A] of the distributions."""
