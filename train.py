@@ -1,6 +1,6 @@
 """Train an agent: `python train.py agent=ddqn buffer=per seeds=8`; `--help` lists groups and keys.
 
-Exit codes: 0 ok, 1 failed run, 2 invalid configuration.
+Exit codes: 0 ok, 1 failed run, 2 invalid configuration, 75 stopped by a signal, resume=auto goes on.
 """
 
 import sys
@@ -27,14 +27,19 @@ def main(cfg: DictConfig) -> float:
     job = HydraConfig.get()
     try:
         experiment = Experiment(config.load(cfg), Path(job.runtime.output_dir), job.mode == RunMode.RUN)
+        exit_code = 1
+        objective = experiment.run()
     except config.ConfigError as error:
+        exit_code = 2
         raise CompactHydraException(str(error)) from error
-    exit_code = 1
-    return experiment.run()
+    if objective is None:
+        raise SystemExit(75)  # ends a sweep, too
+    return objective
 
 
 if __name__ == "__main__":
     try:
+        sys.argv[1:] = config.expand_resume(sys.argv[1:])
         main()
     except SystemExit as stop:
         sys.exit(exit_code if stop.code == 1 else stop.code)

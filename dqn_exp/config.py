@@ -3,19 +3,23 @@
 Only this module, train.py and plug-ins know Hydra and OmegaConf.
 """
 
+import atexit
 import copy
 import dataclasses
 import importlib
+import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from dqn_exp import registry
 from dqn_exp.registry import ConfigError, did_you_mean
@@ -36,7 +40,7 @@ def load(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: with every problem found, one line each.
     """
-    problems = list(_schema_problems(cfg))
+    problems = list(_schema_problems(cfg)) + list(_instantiation_problems(cfg))
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     if not problems:
         problems = list(_cross_field_problems(config)) + list(_part_problems(config))
@@ -63,6 +67,19 @@ def _schema_problems(node: DictConfig, prefix: str = "") -> Iterator[str]:
             holds, allowed = fields[str(name)].metadata["check"]
             if not holds(node[name]):
                 yield f"{path}={node[name]}: must be {allowed}"
+
+
+def _instantiation_problems(node: Any, prefix: str = "") -> Iterator[str]:
+    """Keys that ask Hydra to call something: nothing here does, and nobody shall think so."""
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(node, DictConfig) and not node._is_missing() and not node._is_none():
+        items = node.items_ex(resolve=False)
+    elif isinstance(node, ListConfig) and not node._is_missing() and not node._is_none():
+        items = enumerate(node._iter_ex(resolve=False))
+    for name, value in items:
+        if name in ("_target_", "_partial_", "_args_", "_recursive_", "_convert_"):
+            yield f"{prefix}{name}: parts are named, and built by the registry; nothing else is called"
+        yield from _instantiation_problems(value, f"{prefix}{name}.")
 
 
 def _cross_field_problems(config: Mapping[str, Any]) -> Iterator[str]:
@@ -126,19 +143,62 @@ def _part_problems(config: Mapping[str, Any]) -> Iterator[str]:
         yield from error.problems
 
 
-class RefuseInvalid(Callback):
-    """Hydra callback: check the config before Hydra makes a folder for the run."""
+def expand_resume(arguments: list[str]) -> list[str]:
+    """Command-line arguments, where resume=<path> is made to mean all that its run began with.
+
+    The path is of a run folder, or of a checkpoint in one. What else is said on the command line wins.
+    Exits with 2 if there is no run.
+    """
+    named = [a.removeprefix("resume=") for a in arguments if a.startswith("resume=")]
+    if not named or named[-1] in ("auto", "null"):
+        return arguments
+    path = Path(named[-1].strip("'\"")).absolute()
+    run_dir = path.parent.parent if path.parent.name == "checkpoints" else path
+    try:
+        began_with = yaml.safe_load((run_dir / ".hydra/overrides.yaml").read_text())
+    except (OSError, yaml.YAMLError) as error:
+        print(f"resume={named[-1]}: no run is there ({error})", file=sys.stderr)
+        raise SystemExit(2) from None
+    own = ("resume=", "hydra")
+    kept = [a for a in began_with if not a.lstrip("+~").startswith(own)]
+    given = [a for a in arguments if not a.startswith("resume=")]
+    return [*kept, *given, f"hydra.run.dir={_quoted(run_dir)}", f"resume={_quoted(path)}"]
+
+
+def _quoted(path: Path) -> str:
+    """As Hydra's grammar takes any text."""
+    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+class JobChecks(Callback):
+    """Hydra callback: what comes before a run, and after a sweep."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """Print what is wrong and exit with 2, or do nothing."""
+        """Check the config, and the folder, before Hydra writes: exit with 2, or do nothing."""
+        from dqn_exp.run_folder import RunFolder  # here, because it imports torch
+
+        HydraConfig.instance().set_config(config)  # the folder's name asks it for the choices
         task = copy.deepcopy(config)
         with open_dict(task):
             del task["hydra"]
         try:
-            load(task)
+            checked = load(task)
+            RunFolder(Path(config.hydra.run.dir), checked["resume"]).checkpoint(checked)
         except ConfigError as error:
             print(error, file=sys.stderr)
             raise SystemExit(2) from None
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Have the jobs listed in the end, even if one fails: Hydra only tells of the first."""
+        HydraConfig.instance().set_config(config)
+        atexit.register(_list_jobs, Path(config.hydra.sweep.dir).absolute())
+
+
+def _list_jobs(sweep: Path) -> None:
+    """Print how each job of a sweep ended."""
+    for path in sorted(sweep.glob("*/summary.json"), key=lambda path: path.stat().st_mtime):
+        job = json.loads(path.read_text())
+        print(f"{job['status']:<12}{job.get('error') or job['objective']}  {path.parent}")
 
 
 def help_text() -> str:

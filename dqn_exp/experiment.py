@@ -1,14 +1,10 @@
 """From a checked config to a finished run: builds all parts, trains, and writes the summary."""
 
 import gc
-import json
 import logging
-import platform
 import shlex
-import subprocess
 import time
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +12,19 @@ import torch
 
 from dqn_exp import registry
 from dqn_exp.buffers.memory import human
+from dqn_exp.checkpoint import CheckpointError, Checkpoints
 from dqn_exp.deviations import deviations
-from dqn_exp.evaluation import (
-    CompiledPlay,
-    Evaluation,
-    Play,
-    confidence_interval,
-    interquartile_mean,
-)
+from dqn_exp.evaluation import CompiledPlay, Play
 from dqn_exp.learner import Learner
 from dqn_exp.loop import MAX_UNROLLED, CompiledSteps, Loop, WholeLoop, updates_of_period
 from dqn_exp.registry import ConfigError
+from dqn_exp.run_folder import RunFolder, changes, flatten
+from dqn_exp.signals import on_signal
 from dqn_exp.stopping import StopRule
+from dqn_exp.summary import git_revision, report, results, versions
 from dqn_exp.tracking import Tracker
 from dqn_exp.trainer import Trainer
-from dqn_exp.types import Context
+from dqn_exp.types import Context, NotDeterministicError, State
 
 for room in ("envs", "agents", "nets", "buffers", "optim", "exploration"):
     registry.discover(f"dqn_exp.{room}")
@@ -46,7 +40,7 @@ FORMS: dict[type[Loop], str] = {
 WORTH_COMPILING = {CompiledSteps: 50_000, WholeLoop: 10_000}
 CHECKED = 64  # periods of updates that a debugged run first compares with and without compilation
 CHECK_TOLERANCE = 1e-3  # rounding, as Adam spreads it
-LIBRARIES = ("dqn-exp", "torch", "gymnasium", "numpy", "hydra-core", "tensorboard")
+Scalar = bool | int | float | str  # what the HPARAMS tab takes
 
 
 def resolve_device(name: str) -> torch.device:
@@ -77,8 +71,8 @@ class Experiment:
         dtype: of parameters and values; float64 is for tests.
 
     Raises:
-        ConfigError: the parts do not fit together, or not into memory, or the folder holds a run;
-            nothing has been written.
+        ConfigError: the parts do not fit together, or not into memory, or the run may not begin or go
+            on in the folder; nothing has been written.
     """
 
     def __init__(
@@ -88,8 +82,8 @@ class Experiment:
         progress: bool = False,
         dtype: torch.dtype = torch.float32,
     ):
-        if (run_dir / "summary.json").exists():
-            raise ConfigError([f"hydra.run.dir={run_dir}: holds a run already; choose another folder"])
+        self.folder = RunFolder(run_dir, config["resume"])
+        self.resumes = self.folder.checkpoint(config)
         torch.set_num_threads(config["threads"])
         # The moments of dead units decay into denormal numbers, which CPUs handle many times slower.
         torch.set_flush_denormal(True)
@@ -99,9 +93,10 @@ class Experiment:
         self.seeds = list(range(config["seed"], config["seed"] + config["seeds"]))
         seeds = torch.tensor(self.seeds, dtype=torch.int64, device=device)
 
-        self.env = registry.build("env", config["env"], seeds, "train")
+        strict = train["on_divergence"] == "stop"
+        self.env = registry.build("env", config["env"], seeds, "train", strict)
         eval_node = {**config["env"], "n": rounds["episodes"]}
-        self.eval_env = registry.build("env", eval_node, seeds, "eval")
+        self.eval_env = registry.build("env", eval_node, seeds, "eval", strict)
         n_envs = config["env"]["n"]
         before = (train["learning_starts"] - 1) // n_envs * n_envs  # the last step without updates
         times = config["total_steps"] // train["every"] - before // train["every"]
@@ -131,60 +126,78 @@ class Experiment:
         )
         self.form = self._form()
 
-    def run(self) -> float:
+    def run(self) -> float | None:
         """Train, evaluate, write everything into the run folder; returns the objective.
 
-        The objective is the interquartile mean over seeds of the final greedy evaluation.
+        The objective is the interquartile mean over seeds of the final greedy evaluation. A run that is
+        finished already only returns it. None if a signal has ended the run, with a checkpoint.
+
+        Raises:
+            ConfigError: the folder is in use, or its checkpoint is of no use; nothing has changed.
+            FloatingPointError: a seed's values are not finite.
         """
-        log.info(self.describe())
-        for line in deviations(self.config):
-            log.warning(line)
-        if log.isEnabledFor(logging.DEBUG) and self.form is not Loop:
-            self.check_compiled()
+        with self.folder.locked():
+            before = self.folder.summary()
+            if before.get("status") == "finished" and self._nothing_to_do():
+                log.info("%s is finished already: IQM %s", self.run_dir, before["objective"])
+                return before["objective"]
+            log.info(self.describe())
+            for line in deviations(self.config):
+                log.warning(line)
+            if log.isEnabledFor(logging.DEBUG) and self.form is not Loop:
+                self.check_compiled()
+            return self._train_and_report()
+
+    def _train_and_report(self) -> float | None:
         began = time.perf_counter()
+        trainer = self.trainer()
         summary = {
             "status": "running",
             "objective": None,
             "seeds": self.seeds,
             "final_returns": None,
             "steps_per_second": None,
-            "versions": {"python": platform.python_version()} | {p: version(p) for p in LIBRARIES},
-            "git_revision": _git_revision(),
+            "versions": versions(),
+            "git_revision": git_revision(),
             "device": str(self.context.device),
             "wall_seconds": None,
+            "resumed_from": self.resumes and self.resumes.step,
         }
-        self._write(summary)
-        tracker = Tracker(self.run_dir, self.seeds, _flatten(self.config))
+        self.folder.write_summary(summary)
         try:
-            trainer = self.trainer(tracker)
-            final = trainer.run()
+            with on_signal(trainer.loop.interrupt):
+                final = trainer.run()
+            if final is None:
+                log.warning(
+                    "stopped at env step %d, with a checkpoint: resume=%s goes on",
+                    trainer.loop.step,
+                    shlex.quote(str(self.run_dir)),
+                )
+                self.folder.write_summary(summary | {"status": "interrupted"})
+                trainer.tracker.close(succeeded=None)
+                return None
+            summary |= results(trainer, final, self.config)
         except BaseException as error:
             # Here, because a parallel launcher loses the traceback on its way to the parent process.
             log.exception("run failed")
-            self._write(summary | {"status": "failed", "error": repr(error)})
-            tracker.close(succeeded=False)
+            self.folder.write_summary(summary | {"status": "failed", "error": repr(error)})
+            trainer.tracker.close(succeeded=False)
             raise
         finally:
             self.env.close()
             self.eval_env.close()
-        tracker.close(succeeded=True)
-        scores = final.returns.mean(1)
-        summary |= {
-            "status": "finished",
-            "objective": float(interquartile_mean(scores)),
-            "objective_ci95": confidence_interval(scores),
-            "final_returns": scores.tolist(),
-            "steps_per_second": trainer.loop.step * len(self.seeds) / trainer.seconds,
-            "train_seconds": trainer.seconds,
-            "wall_seconds": time.perf_counter() - began,
-        }
-        if any(rule is not None for rule in self.config["train"]["stop"].values()):
-            summary["stop_rule_met"] = [e and e._asdict() for e in trainer.stop.met_at]
-        if (solved := self.config["eval"]["solved"]) is not None:
-            summary["solved"] = [bool(score >= solved) for score in scores]
-        self._write(summary)
-        log.info(_report(summary, final))
+        trainer.tracker.close(succeeded=True)
+        summary |= {"status": "finished", "wall_seconds": time.perf_counter() - began}
+        self.folder.write_summary(summary)
+        log.info(report(summary, final))
         return summary["objective"]
+
+    def _nothing_to_do(self) -> bool:
+        """Whether a finished run would not go on, nor be evaluated otherwise."""
+        if self.resumes is None:
+            return False
+        changed = changes(self.resumes.manifest["config"], self.config)
+        return not any(key == "total_steps" or key.startswith("eval.") for key in changed)
 
     def describe(self) -> str:
         """One line: what is about to run, and how to watch it."""
@@ -212,24 +225,80 @@ class Experiment:
             updates=train["updates"],
         )
 
-    def trainer(self, tracker: Tracker) -> Trainer:
-        """The training over this experiment's parts, at its first step."""
-        rounds, q = self.config["eval"], self.learner.q
+    def trainer(self) -> Trainer:
+        """The training over this experiment's parts, at its first step or where it goes on.
+
+        Raises:
+            ConfigError: the checkpoint is of no use.
+        """
+        loop, q, checkpoint = self.loop(), self.learner.q, self.resumes
+        state = self._restore(loop) if checkpoint else None
+        checkpoints = Checkpoints(self.run_dir / "checkpoints", self.config["checkpoint"]["keep"])
+        if checkpoint:
+            checkpoints.use(checkpoint)
+        rounds = self.config["eval"]
         gc.freeze()  # the collector need not look through the imported libraries again and again
-        whole = self.form is WholeLoop
-        return Trainer(
-            loop=self.loop(),
+        trainer = Trainer(
+            loop=loop,
             eval_env=self.eval_env,
             play=CompiledPlay(self.eval_env, q, self.context.device, self.agent.gamma)
-            if whole
+            if self.form is WholeLoop
             else Play(self.eval_env, q, self.agent.gamma),
-            tracker=tracker,
+            tracker=Tracker(
+                self.run_dir,
+                self.seeds,
+                {k: v if isinstance(v, Scalar) else str(v) for k, v in flatten(self.config).items()},
+                state and state["tracker"],
+                loop.step,
+            ),
             eval_every=rounds["every"],
             final_rounds=rounds["final_episodes"] // rounds["episodes"],
             log_every=self.config["log"]["every"],
             progress=self.progress,
             stop=StopRule(len(self.seeds), **self.config["train"]["stop"]),
+            checkpoints=checkpoints,
+            checkpoint_every=self.config["checkpoint"]["every"],
+            about=self._about(),
+            drop=self.config["train"]["on_divergence"] == "drop",
         )
+        if state:
+            trainer.load_state_dict(state)
+        return trainer
+
+    def _restore(self, loop: Loop) -> State:
+        """Take the loop to where the checkpoint was saved; returns all of its state."""
+        checkpoint = self.resumes
+        assert checkpoint
+        new_episodes = self.config["checkpoint"]["new_episodes"]
+        try:
+            state = checkpoint.load(like=loop.state_dict())
+            loop.load_state_dict(state["loop"], new_episodes)
+        except NotDeterministicError as error:
+            raise ConfigError(
+                [f"{error}; checkpoint.new_episodes=true goes on with new episodes"]
+            ) from error
+        except (CheckpointError, ValueError, KeyError) as error:
+            raise ConfigError(
+                [f"resume={self.config['resume']}: {checkpoint.path}: {error}"]
+            ) from error
+        log.info("resumed at env step %d", loop.step)
+        for key, (before, now) in changes(checkpoint.manifest["config"], self.config).items():
+            if key != "resume":
+                log.info("changed: %s=%s, was %s", key, now, before)
+        for key, now in self._about().items():
+            before = checkpoint.manifest[key]
+            if key != "config" and before != now:
+                log.warning("not bit-exact: %s was %s, is %s", key, before, now)
+        return state
+
+    def _about(self) -> dict[str, Any]:
+        """What a checkpoint says about the run: what its results depend on, to the last bit."""
+        return {
+            "config": self.config,
+            "versions": versions(),
+            "device": self.context.device.type,
+            "form": FORMS[self.form],
+        }
 
     def check_compiled(self) -> None:
         """Compare parameters of two twins, compiled and not, after some updates.
@@ -259,46 +328,3 @@ class Experiment:
         if mode == "auto" and self.context.total_updates < WORTH_COMPILING[form]:
             form = Loop
         return form if mode else Loop
-
-    def _write(self, summary: Mapping[str, Any]) -> None:
-        (self.run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-
-
-def _flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys of a config to plain scalars, for the HPARAMS tab."""
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value if isinstance(value, bool | int | float | str) else str(value)
-    return flat
-
-
-def _report(summary: Mapping[str, Any], final: Evaluation) -> str:
-    """The block at the end of a run."""
-    lines = [f"final greedy evaluation, {final.returns.shape[1]} episodes per seed:"]
-    for seed, returns in zip(summary["seeds"], final.returns, strict=True):
-        mean, std = returns.mean(), returns.std()
-        lines.append(f"  seed {seed:<4} {mean:8.1f} +- {std:.1f}  worst {returns.min():.1f}")
-    if "solved" in summary:
-        solved = summary["solved"]
-        lines.append(f"  solved: {sum(solved)} of {len(solved)} seed(s)")
-    interval = summary["objective_ci95"]
-    ci = f"95 % CI [{interval[0]:.1f}, {interval[1]:.1f}]" if interval else "one seed: no interval"
-    lines.append(f"  IQM {summary['objective']:.1f}, {ci}")
-    lines.append(
-        f"  {summary['steps_per_second']:,.0f} env steps/s over all seeds, "
-        f"{summary['train_seconds']:.1f} s training, {summary['wall_seconds']:.1f} s in all"
-    )
-    return "\n".join(lines)
-
-
-def _git_revision() -> str | None:
-    """The commit of the code that runs; None outside a repository."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from dqn_exp import rng, schedules, td
 from dqn_exp.registry import register
-from dqn_exp.types import Context, Step
+from dqn_exp.types import Context, Step, TensorState
 
 
-class EpsilonGreedy:
+class EpsilonGreedy(TensorState):
     """A uniformly random action with probability epsilon, else the greedy one."""
 
     tag = "train/epsilon"
@@ -150,9 +150,13 @@ class EpsilonZGreedy(Linear):
         super().draw_ahead(step, n)
         self._duration.ahead(step // self._n_envs, n)
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """The actions being repeated, and for how long still."""
+        return {"left": self._left, "repeated": self._repeated}
+
 
 @register("exploration", "boltzmann")
-class Boltzmann:
+class Boltzmann(TensorState):
     """Actions with probabilities softmax(Q / temperature); the temperature goes in a straight line."""
 
     tag = "train/temperature"

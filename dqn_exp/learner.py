@@ -3,9 +3,11 @@
 Letters: S seeds, N envs per seed, B batch, A actions, P parameters, M noise.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +15,18 @@ from torch.autograd.graph import _engine_run_backward
 
 from dqn_exp import rng
 from dqn_exp.optim import Optimizer
-from dqn_exp.types import Agent, Batch, Context, Networks, QNetwork, Step, Weights
+from dqn_exp.types import (
+    Agent,
+    Batch,
+    Context,
+    Networks,
+    QNetwork,
+    State,
+    Step,
+    Weights,
+    copy_state,
+    widest_float,
+)
 
 METRICS = (
     "train/td_loss",
@@ -28,8 +41,19 @@ METRICS_BLOCK = 32  # updates whose metrics are summed at once: one by one costs
 NO_DRAWS = torch.empty(0)
 
 
+class Failure(NamedTuple):
+    """The update at which a seed stopped learning."""
+
+    step: int  # env steps then
+    priority: float  # largest |TD| of its minibatch
+    grad_norm: float
+
+
 class Learner:
     """Acts with the online network and learns from minibatches.
+
+    A seed learns no more once its |TD| or gradient is not finite: its parameters and the optimizer's
+    state stay as they were before that update.
 
     Args:
         behaviour: probabilities of exploring actions, for rules that learn about them.
@@ -66,6 +90,14 @@ class Learner:
         self._trace: torch.fx.GraphModule | None = None
         self._pending: list[tuple[Tensor, ...]] = []  # metrics of updates not yet summed
         self._sums = torch.zeros(len(METRICS) + 1, context.n_seeds).to(self.params)  # last: a count
+        self._all_learn = True  # as far as is known without asking the device
+        self._learns = torch.ones(context.n_seeds, dtype=torch.bool, device=context.device)
+        self._failure = torch.zeros(  # a column is a Failure
+            len(Failure._fields),
+            context.n_seeds,
+            dtype=widest_float(context.device),
+            device=context.device,
+        )
 
     def q(self, obs: Tensor, step: Step | None = None) -> Tensor:
         """Q-values [S, N, A] of obs [S, N, *obs] under the online parameters.
@@ -107,7 +139,9 @@ class Learner:
         else:
             grad, *values = self._gradient(self._leaves, self._online, self._target, batch, drawn)
         priority, *metrics = values
-        norm = self._optimizer.step(self.params, grad, self.lr(env_step), gradient_step + 1)
+        norm = self._optimizer.clip(grad)
+        learns = self._finite(priority, norm, env_step)
+        self._optimizer.step(self.params, grad, self.lr(env_step), gradient_step + 1, learns)
         if self._agent.target_every is None and self._agent.target_episodes is None:
             self.update_target()
         if torch.compiler.is_compiling():
@@ -116,7 +150,36 @@ class Learner:
             self._pending.append((*metrics, norm))
             if len(self._pending) == METRICS_BLOCK:
                 self._sum_pending()
-        return priority
+        return priority if learns is None else torch.where(learns.unsqueeze(1), priority, 0.0)
+
+    def _finite(self, priority: Tensor, norm: Tensor, env_step: Step) -> Tensor | None:
+        """Which seeds learn, bool [S], given the priorities [S, B] and gradient norms [S] of their
+        updates; None if all do.
+        """
+        if norm.device.type == "cpu" and not torch.compiler.is_compiling():
+            # The usual case. Elsewhere, asking would wait for the device.
+            low, high = torch.aminmax(priority)
+            if low.item() >= 0.0 and high.item() + norm.sum().item() < math.inf and self._all_learn:
+                return None
+            self._all_learn = False
+        lowest, largest = torch.aminmax(priority, dim=1)
+        learns = (lowest >= 0.0) & (largest + norm < math.inf) & self._learns  # false for NaN
+        failure = torch.stack([torch.zeros_like(norm) + env_step, largest.to(norm), norm])
+        failed = self._learns & ~learns
+        self._failure.copy_(torch.where(failed, failure.to(self._failure), self._failure))
+        self._learns.copy_(learns)
+        return learns
+
+    def failures(self) -> dict[int, Failure]:
+        """Of the seeds, by position, that learn no more."""
+        if self._learns.all():
+            return {}
+        columns = self._failure.T.tolist()
+        return {
+            i: Failure(int(columns[i][0]), *columns[i][1:])
+            for i, learns in enumerate(self._learns.tolist())
+            if not learns
+        }
 
     def _drawn(self, batch: Batch, gradient_step: Step, rate: float | Tensor) -> list[Tensor]:
         """What the gradient depends on beside the parameters and the batch."""
@@ -199,6 +262,31 @@ class Learner:
         dead = (self._net.features(self._online, batch.obs) == 0.0).all(1).float().mean(1)
         metrics = {"train/target_lag": lag, "train/dead_units": dead}
         return metrics | self._net.metrics(self._online)
+
+    def state_dict(self) -> State:
+        """Parameters, target, optimizer, and the metrics since they were last taken."""
+        pending = {
+            f"pending{i}": torch.stack(values)
+            for i, values in enumerate(zip(*self._pending, strict=True))
+        }
+        return self._tensors() | pending
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from a state of `state_dict`; raises ValueError if it is none."""
+        pending = {name: value for name, value in state.items() if name.startswith("pending")}
+        copy_state({k: v for k, v in state.items() if k not in pending}, self._tensors())
+        self._all_learn = bool(self._learns.all())
+        rows = (values.to(self.params.device).unbind() for values in pending.values())
+        self._pending = list(zip(*rows, strict=True))
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {
+            "params": self.params,
+            "target_params": self.target_params,
+            "metric_sums": self._sums,
+            "learns": self._learns,
+            "failure": self._failure,
+        } | self._optimizer.state_dict()
 
     def _sum_pending(self) -> None:
         if self._pending:

@@ -5,6 +5,7 @@ that lies between two env steps into one graph; `WholeLoop` compiles the env too
 They change the same tensors in place, so any of them can go on where another has stopped.
 """
 
+import logging
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,19 @@ from torch._higher_order_ops import while_loop
 
 from dqn_exp.compilation import Graph
 from dqn_exp.learner import Learner
-from dqn_exp.types import Agent, Context, Env, Exploration, ReplayBuffer, Step, Transition
+from dqn_exp.types import (
+    Agent,
+    Context,
+    Env,
+    Exploration,
+    NotDeterministicError,
+    ReplayBuffer,
+    State,
+    Step,
+    Transition,
+)
+
+log = logging.getLogger(__name__)
 
 AHEAD = 128  # periods of env steps that one call of compiled code makes at most
 MAX_UNROLLED = 8  # env steps, and updates, of a period that is compiled as a whole
@@ -44,13 +57,62 @@ class Loop:
     def __post_init__(self) -> None:
         self.step = self.gradient_step = 0
         self.obs = self.env.reset()
+        self._action: Tensor | None = None  # the next, if compiled code has chosen it already
+        self.interrupted = False
 
     def advance(self, stop: int) -> None:
         """Go on until env step `stop`."""
-        while self.step < stop:
-            action = self._act(self.obs, self.step)
-            transition, self.obs = self.env.step(action)
+        while self.step < stop and not self.interrupted:
+            transition, self.obs = self.env.step(self._next_action())
             self._learn_from(transition)
+
+    def interrupt(self) -> None:
+        """Let `advance` return as soon as it can; a signal handler may call this."""
+        self.interrupted = True
+
+    def state_dict(self) -> State:
+        """Of the loop and its parts."""
+        return {
+            "step": self.step,
+            "gradient_step": self.gradient_step,
+            "obs": self.obs,
+            "action": self._action,
+            "learner": self.learner.state_dict(),
+            "buffer": self.buffer.state_dict(),
+            "exploration": self.exploration.state_dict(),
+            "env": self.env.state_dict(),
+        }
+
+    def load_state_dict(self, state: State, new_episodes: bool = False) -> None:
+        """Go on from a state of `state_dict`, whatever the form of the loop that it is of.
+
+        Args:
+            new_episodes: begin new ones if the env's cannot be restored.
+
+        Raises:
+            NotDeterministicError: the env's episodes cannot be restored.
+            ValueError: it is no such state.
+        """
+        device = self.context.device
+        self.learner.load_state_dict(state["learner"])
+        self.buffer.load_state_dict(state["buffer"])
+        self.exploration.load_state_dict(state["exploration"])
+        self.step, self.gradient_step = state["step"], state["gradient_step"]
+        self.obs = state["obs"].to(device)
+        self._action = None if state["action"] is None else state["action"].to(device)
+        try:
+            self.env.load_state_dict(state["env"])
+        except NotDeterministicError:
+            if not new_episodes:
+                raise
+            log.warning("not bit-exact: the env is not deterministic; new episodes begin")
+            self.obs, self._action = self.env.begin_new_episodes(), None
+            self.buffer.end_windows()
+
+    def _next_action(self) -> Tensor:
+        """Actions int64 [S, N] to do now."""
+        action, self._action = self._action, None
+        return self._act(self.obs, self.step) if action is None else action
 
     def _learn_from(self, transition: Transition) -> None:
         """Store a transition [S, N] and make the updates due."""
@@ -117,19 +179,17 @@ class CompiledSteps(Compiled):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._graph = Graph(self._compute, self.context.device, self._trace)
-        self._action: Tensor | None = None  # chosen already
         self._drawn_until = 0
 
     def advance(self, stop: int) -> None:
         """Go on until env step `stop`."""
-        while self.step < stop:
+        while self.step < stop and not self.interrupted:
             if self._graph.failed or self.step < self.learning_starts:
                 super().advance(min(stop, self.step + self.context.n_envs))
                 continue
             if self.step >= self._drawn_until:
                 self._draw_ahead()
-            action = self._act(self.obs, self.step) if self._action is None else self._action
-            transition, self.obs = self.env.step(action)
+            transition, self.obs = self.env.step(self._next_action())
             updates = self._updates_due(self.step + self.context.n_envs)
             counts = (self.step, self.gradient_step, self.gradient_step + updates)
             # A copy: obs is next_obs unless an episode ends, and the graph would be made for that.
@@ -184,7 +244,7 @@ class WholeLoop(Compiled):
 
     def advance(self, stop: int) -> None:
         """Go on until env step `stop`; what is no whole period is made step by step."""
-        while self.step < stop:
+        while self.step < stop and not self.interrupted:
             periods = min(AHEAD, (stop - self.step) // self._period)
             aligned = self.step >= self.learning_starts and self.step % self._period == 0
             if aligned and periods and not self._graph.failed:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dqn_exp import schedules
 from dqn_exp.registry import register
-from dqn_exp.types import Context, Step
+from dqn_exp.types import Context, Step, TensorState
 
 
 class Clip:
@@ -32,7 +32,7 @@ class Clip:
         return norm
 
 
-class Optimizer:
+class Optimizer(TensorState):
     """Clips a gradient, then applies a rule at the learning rate of the step."""
 
     n_states: int  # state matrices [S, P] that the rule keeps, zero at first
@@ -40,12 +40,16 @@ class Optimizer:
     def __init__(self, context: Context, lr: float, anneal: bool, clip: dict):
         self._lr = lr
         self._anneal_steps = context.total_steps if anneal else None
-        self._clip = Clip(**clip)
+        self.clip = Clip(**clip)
         self._states: list[Tensor] = []
 
     def start(self, params: Tensor) -> None:
         """Make the state for parameters like params [S, P]."""
         self._states = [torch.zeros_like(params) for _ in range(self.n_states)]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The matrices that the rule keeps."""
+        return {f"moment{i}": state for i, state in enumerate(self._states)}
 
     def lr(self, env_step: Step) -> float | Tensor:
         """The learning rate at an env step: constant, or annealed linearly to 0 at the last one."""
@@ -53,14 +57,27 @@ class Optimizer:
             return self._lr
         return schedules.linear(env_step, self._lr, 0.0, self._anneal_steps)
 
-    def step(self, params: Tensor, grad: Tensor, lr: float | Tensor, count: Step) -> Tensor:
-        """Update params [S, P] in place with grad [S, P], clipped in place, for the count-th time.
+    def step(
+        self,
+        params: Tensor,
+        grad: Tensor,
+        lr: float | Tensor,
+        count: Step,
+        learns: Tensor | None = None,
+    ) -> None:
+        """Update params [S, P] in place with the clipped grad [S, P], for the count-th time.
 
-        Returns each seed's gradient norm [S] before clipping.
+        Args:
+            learns: bool [S]; nothing of a seed changes where it is false. None: all learn.
         """
-        norm = self._clip(grad)
+        if learns is None:
+            self.apply(params, grad, self._states, lr, count)
+            return
+        matrices = [params, *self._states]
+        before = [matrix.clone() for matrix in matrices]
         self.apply(params, grad, self._states, lr, count)
-        return norm
+        for matrix, old in zip(matrices, before, strict=True):
+            matrix.copy_(torch.where(learns.unsqueeze(1), matrix, old))
 
     def apply(
         self,

@@ -216,6 +216,10 @@ class Train:
     learning_starts: int = key("env steps before the first update", NATURAL)
     every: int = key("env steps between updates", COUNT)
     updates: int = key("gradient steps at each of them", COUNT)
+    on_divergence: str = key(
+        "once a seed's values are not finite: stop the run, or drop the seed and go on with the others",
+        one_of("stop", "drop"),
+    )
     stop: Stop = field(default_factory=Stop)
 
 
@@ -233,6 +237,15 @@ class Log:
 
 
 @dataclass
+class Checkpoint:
+    every: int | None = key("env steps between checkpoints; null: only at the end", COUNT)
+    keep: int = key("how many of the newest to keep", COUNT)
+    new_episodes: bool = key(
+        "on resume, begin new episodes where an env's cannot be restored, instead of refusing"
+    )
+
+
+@dataclass
 class Config:
     seed: int = key("first seed", NATURAL)
     seeds: int = key("how many train in lockstep: seed, seed+1, ...", COUNT)
@@ -242,6 +255,10 @@ class Config:
     compile: Any = key(
         "compile the inner loop; auto: if the run is long enough to gain by it",
         (lambda value: isinstance(value, bool) or value == "auto", "auto, true or false"),
+    )
+    resume: str | None = key(
+        "go on: auto (in this run's folder, from its newest checkpoint, or from the start if there is "
+        "none), or a path: of a run folder, or of a checkpoint in one"
     )
     plugins: list[str] = key("modules to import first, which may register parts")
     env: Any = key("environment")
@@ -253,6 +270,7 @@ class Config:
     train: Train = field(default_factory=Train)
     eval: Eval = field(default_factory=Eval)
     log: Log = field(default_factory=Log)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
 
 
 GROUPS = {  # of conf/, for the help
@@ -265,6 +283,7 @@ GROUPS = {  # of conf/, for the help
     "train": "when to learn, and from how much",
     "eval": "greedy evaluation",
     "log": "how often to log",
+    "checkpoint": "how often to save everything, to go on from",
     "experiment": "a preset: a whole recipe",
     "ablate": "leaves a part out of experiment=rainbow",
 }
@@ -300,4 +319,5 @@ SCHEMAS: dict[str, dict[str, type]] = {  # group -> name -> schema; "" is the ro
     "train": {"train": Train},
     "eval": {"eval": Eval},
     "log": {"log": Log},
+    "checkpoint": {"checkpoint": Checkpoint},
 }

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from dqn_exp.types import Episode
+from dqn_exp.types import Episode, State
 
 
 class StopRule:
@@ -31,6 +31,15 @@ class StopRule:
     def met(self) -> bool:
         """Whether every seed has met the rule."""
         return None not in self.met_at
+
+    def state_dict(self) -> State:
+        """What has been seen."""
+        return {"streaks": self._streaks, "met_at": self.met_at}
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from a state of `state_dict`."""
+        self._streaks = state["streaks"]
+        self.met_at = [episode and Episode(*episode) for episode in state["met_at"]]
 
     def see(self, finished: Iterable[Episode]) -> None:
         """Take note of finished episodes, in order."""

@@ -127,3 +127,8 @@ def n_step(reward: Tensor, stop: Tensor, powers: Tensor) -> tuple[Tensor, Tensor
     last = torch.where(stop, position, stop.shape[-1] - 1).amin(-1)
     used = position <= last.unsqueeze(-1)
     return (reward * powers * used).sum(-1), last
+
+
+def effective_sample_size(weight: Tensor) -> Tensor:
+    """How many equal importance weights the weights [..., B] are worth: (sum w)^2 / sum w^2, [...]."""
+    return weight.sum(-1).square() / weight.square().sum(-1)

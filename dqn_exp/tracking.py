@@ -4,9 +4,12 @@ One TensorBoard run per seed, all values of one step in one event. The x axis is
 """
 
 import csv
+import logging
+import os
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +17,14 @@ import numpy as np
 
 # pyright: reportAttributeAccessIssue=false
 # (the generated protocol-buffer modules tell type checkers nothing of what is in them)
-from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2, summary_v2
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
 
-from dqn_exp.types import Episode
+from dqn_exp.types import Episode, State
+
+log = logging.getLogger(__name__)
 
 CARTPOLE_WINDOW = 100  # episodes that the official CartPole measure averages
 
@@ -27,28 +32,71 @@ CARTPOLE_WINDOW = 100  # episodes that the official CartPole measure averages
 class Tracker:
     """Writes a run's numbers, for all seeds.
 
+    What a run that has been cut off wrote after the state that it goes on from is deleted.
+
     Args:
         run_dir: the run folder, which exists.
         seeds: seed values, in order.
         hparams: what the HPARAMS tab shows; plain scalars.
+        state: of `state_dict`, to go on from.
+        step: env steps made then.
     """
 
-    def __init__(self, run_dir: Path, seeds: list[int], hparams: Mapping[str, Any]):
+    def __init__(
+        self,
+        run_dir: Path,
+        seeds: list[int],
+        hparams: Mapping[str, Any],
+        state: State | None = None,
+        step: int = 0,
+    ):
         self._seeds = seeds
-        self._writers = [EventFileWriter(str(run_dir / f"seed={seed}")) for seed in seeds]
-        for seed, writer in zip(seeds, self._writers, strict=True):
+        sizes = state["bytes"] if state else {}
+        self._folders = [run_dir / f"seed={seed}" for seed in seeds]
+        for path in _event_files(self._folders):
+            _cut(path, sizes.get(f"{path.parent.name}/{path.name}", 0))
+        self._files = [run_dir / "metrics.csv", run_dir / "episodes.csv"]
+        for path in self._files:
+            _cut(path, sizes.get(path.name, 0))
+        self._writers: list[RecordWriter] | None = None  # none once they have failed
+        with self._survive():
+            self._writers = [_writer(folder) for folder in self._folders]
+        self._write(Event(file_version="brain.Event:2") for _ in seeds)
+        if state:  # a server that has shown more than was kept is to forget it
+            start = SessionLog(status=SessionLog.START)
+            self._write(Event(step=step + 1, session_log=start) for _ in seeds)
+        else:
             # Written into the run itself: a nested run of its own would double every curve. The tab
             # shows the beginning of the name, which must be unique as a whole.
-            trial = f"{run_dir.name} seed={seed} ({run_dir.parent})"
-            summary = summary_v2.hparams_pb({**hparams, "seed": seed}, trial_id=trial)
-            writer.add_event(Event(wall_time=time.time(), summary=summary))
-        self._metrics_file = (run_dir / "metrics.csv").open("w", newline="")
-        self._metrics = csv.writer(self._metrics_file)
-        self._metrics.writerow(["seed", "step", "tag", "value"])
-        self._episodes_file = (run_dir / "episodes.csv").open("w", newline="")
-        self._episodes = csv.writer(self._episodes_file)
-        self._episodes.writerow(["seed", "episode", "step", "return", "length"])
-        self._recent = [deque[float](maxlen=CARTPOLE_WINDOW) for _ in seeds]
+            self._write(
+                Event(
+                    summary=summary_v2.hparams_pb(
+                        {**hparams, "seed": seed},
+                        trial_id=f"{run_dir.name} seed={seed} ({run_dir.parent})",
+                    )
+                )
+                for seed in seeds
+            )
+        self._metrics_file, self._episodes_file = (path.open("a", newline="") for path in self._files)
+        self._metrics, self._episodes = csv.writer(self._metrics_file), csv.writer(self._episodes_file)
+        if not state:
+            self._metrics.writerow(["seed", "step", "tag", "value"])
+            self._episodes.writerow(["seed", "episode", "step", "return", "length"])
+        recent: list[list[float]] = state["recent"] if state else [[] for _ in seeds]
+        self._recent = [deque(returns, maxlen=CARTPOLE_WINDOW) for returns in recent]
+
+    def state_dict(self) -> State:
+        """How far the files go, once they are safe on disk, and the returns of late."""
+        self._flush()
+        for file in (self._metrics_file, self._episodes_file):
+            file.flush()
+            os.fsync(file.fileno())
+        files = {f"{path.parent.name}/{path.name}": path for path in _event_files(self._folders)}
+        files |= {path.name: path for path in self._files}
+        return {
+            "bytes": {name: path.stat().st_size for name, path in files.items()},
+            "recent": [list(returns) for returns in self._recent],
+        }
 
     def recent_returns(self) -> list[float]:
         """Each seed's mean return over its last 100 episodes (fewer at first; NaN before the first)."""
@@ -56,12 +104,12 @@ class Tracker:
 
     def scalars(self, step: int, values: Mapping[str, np.ndarray]) -> None:
         """Record tag -> value of each seed [S] at an env step, and flush."""
-        for i, (seed, writer) in enumerate(zip(self._seeds, self._writers, strict=True)):
-            row = {tag: float(value[i]) for tag, value in values.items()}
+        rows = [{tag: float(v[i]) for tag, v in values.items()} for i in range(len(self._seeds))]
+        for seed, row in zip(self._seeds, rows, strict=True):
             self._metrics.writerows([seed, step, tag, value] for tag, value in row.items())
-            writer.add_event(_event(step, row))
-            writer.flush()
         self._metrics_file.flush()
+        self._write(_event(step, row) for row in rows)
+        self._flush()
 
     def episodes(self, finished: Iterable[Episode]) -> None:
         """Record finished episodes, in the env's own rewards."""
@@ -75,21 +123,70 @@ class Tracker:
                 "train/episode_length": episode.length,
                 "train/episode_return_mean100": sum(self._recent[i]) / len(self._recent[i]),
             }
-            self._writers[i].add_event(_event(step, values))
+            self._write([_event(step, values)], i)
         self._episodes_file.flush()
 
-    def close(self, succeeded: bool) -> None:
-        """Say how the run ended, flush and close all files."""
-        for writer in self._writers:
-            writer.add_event(_session_end(succeeded))
-            writer.close()
+    def close(self, succeeded: bool | None) -> None:
+        """Say how the run ended, unless it will go on (None), flush and close all files."""
+        if succeeded is not None:
+            self._write(_session_end(succeeded) for _ in self._seeds)
+        with self._survive():
+            for writer in self._writers or ():
+                writer.close()
         self._metrics_file.close()
         self._episodes_file.close()
+
+    def _write(self, events: Iterable[Event], first: int = 0) -> None:
+        """An event of each seed, or of some from the first on."""
+        with self._survive():
+            for writer, event in zip(
+                self._writers[first:] if self._writers else (), events, strict=False
+            ):
+                event.wall_time = time.time()
+                writer.write(event.SerializeToString())
+
+    def _flush(self) -> None:
+        with self._survive():
+            for writer in self._writers or ():
+                writer.flush()
+
+    @contextmanager
+    def _survive(self) -> Iterator[None]:
+        """TensorBoard's files may fail, the CSV files hold the same: a warning, then without them."""
+        try:
+            yield
+        except OSError as error:
+            log.warning("TensorBoard's events are written no more, the CSV files are: %s", error)
+            self._writers = None
+
+
+def _writer(folder: Path) -> RecordWriter:
+    """Of a new file, whose name is the last in order: that is how a server reads them."""
+    folder.mkdir(exist_ok=True)
+    last = max((int(path.name.split(".")[3]) for path in _event_files([folder])), default=0)
+    path = folder / f"events.out.tfevents.{max(int(time.time()), last + 1):010d}"
+    return RecordWriter(path.open("wb"))
+
+
+def _event_files(folders: Iterable[Path]) -> list[Path]:
+    return [path for folder in folders for path in folder.glob("events.out.tfevents.*")]
+
+
+def _cut(path: Path, n_bytes: int) -> None:
+    """Shorten a file, and delete it if nothing is left."""
+    if not path.exists():
+        return
+    if not n_bytes:
+        path.unlink()
+    elif (size := path.stat().st_size) > n_bytes:
+        os.truncate(path, n_bytes)
+    elif size < n_bytes:
+        log.warning("%s has lost its end, %d bytes", path, n_bytes - size)
 
 
 def _event(step: int, values: Mapping[str, float]) -> Event:
     scalars = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
-    return Event(wall_time=time.time(), step=step, summary=Summary(value=scalars))
+    return Event(step=step, summary=Summary(value=scalars))
 
 
 def _session_end(succeeded: bool) -> Event:
@@ -104,4 +201,4 @@ def _session_end(succeeded: bool) -> Event:
         tensor=metadata.NULL_TENSOR,
         metadata=metadata.create_summary_metadata(data),
     )
-    return Event(wall_time=time.time(), summary=Summary(value=[value]))
+    return Event(summary=Summary(value=[value]))

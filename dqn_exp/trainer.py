@@ -2,18 +2,21 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from dqn_exp.checkpoint import Checkpoints
+from dqn_exp.diagnostics import scalars
 from dqn_exp.evaluation import Evaluation, Play, evaluate
 from dqn_exp.loop import Loop
 from dqn_exp.stopping import StopRule
 from dqn_exp.tracking import Tracker
-from dqn_exp.types import EPISODE_LOG, Env
+from dqn_exp.types import EPISODE_LOG, Env, State
 
 log = logging.getLogger(__name__)
 
@@ -31,19 +34,52 @@ class Trainer:
     log_every: int
     progress: bool  # show a bar, if standard error is a terminal
     stop: StopRule
+    checkpoints: Checkpoints
+    checkpoint_every: int | None
+    about: Mapping[str, Any]  # the run, in each checkpoint
+    drop: bool  # go on with the other seeds once one has failed
 
     def __post_init__(self) -> None:
         self._eval_seconds = 0.0
+        self._earlier_seconds = 0.0  # of what has been resumed
+        self._began = time.perf_counter()
+        self._failed: set[int] = set()
         self._start_interval()
 
-    def run(self) -> Evaluation:
-        """Train for `total_steps`; returns the final greedy evaluation."""
-        began, total = self._clock(), self.loop.context.total_steps
+    @property
+    def seconds(self) -> float:
+        """Spent on training."""
+        return self._earlier_seconds + self._clock() - self._began
+
+    def state_dict(self) -> State:
+        """Of the whole training."""
+        return {
+            "loop": self.loop.state_dict(),
+            "stop": self.stop.state_dict(),
+            "tracker": self.tracker.state_dict(),
+            "seconds": self.seconds,
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from a state of `state_dict`, of which the loop and the tracker have theirs already."""
+        self.stop.load_state_dict(state["stop"])
+        self._earlier_seconds = state["seconds"]
+
+    def run(self) -> Evaluation | None:
+        """Train for `total_steps`; returns the final greedy evaluation.
+
+        None if the loop has been interrupted; a checkpoint has been saved then.
+
+        Raises:
+            FloatingPointError: a seed's values are not finite.
+        """
+        total = self.loop.context.total_steps
         bar = tqdm(total=total, unit=" steps", disable=None if self.progress else True)
         with bar, logging_redirect_tqdm():
             while self.loop.step < total and not self.stop.met:
                 before = self.loop.step
                 self.loop.advance(self._next_stop())
+                self._see_failures()
                 finished = self.loop.env.take_episodes()
                 self.tracker.episodes(finished)
                 self.stop.see(finished)
@@ -54,14 +90,48 @@ class Trainer:
                     bar.update(step - bar.n)
                 if step // self.eval_every > before // self.eval_every and not last:
                     self._evaluate(rounds=1)
-        self.seconds = self._clock() - began
+                every = self.checkpoint_every
+                due = every is not None and step // every > before // every
+                if due or last or self.loop.interrupted:
+                    self._save()
+                if self.loop.interrupted:
+                    return None
         return self._evaluate(rounds=self.final_rounds)
 
     def _next_stop(self) -> int:
         """The next env step at which there is something to do, be it to take episodes in time."""
         step, total = self.loop.step, self.loop.context.total_steps
-        intervals = (self.log_every, self.eval_every, EPISODE_LOG * self.loop.context.n_envs)
+        intervals = [self.log_every, self.eval_every, EPISODE_LOG * self.loop.context.n_envs]
+        intervals += [self.checkpoint_every] if self.checkpoint_every else []
         return min(total, *((step // every + 1) * every for every in intervals))
+
+    def _see_failures(self) -> None:
+        """Stop at seeds that learn no more, or say so."""
+        for i, failure in self.loop.learner.failures().items():
+            if i in self._failed:
+                continue
+            self._failed.add(i)
+            seed = int(self.loop.context.seeds[i])
+            line = (
+                f"env step {failure.step}: seed {seed} is not finite: largest |TD| "
+                f"{failure.priority}, gradient norm {failure.grad_norm}"
+            )
+            if not self.drop:
+                raise FloatingPointError(line)
+            log.warning("%s; the seed learns no more", line)
+
+    def _save(self) -> None:
+        """Save a checkpoint; a full disk does not end the training."""
+        began = time.perf_counter()
+        step = self.loop.step
+        try:
+            self.checkpoints.save(step, self.state_dict(), self.about)
+        except OSError as error:
+            log.error("checkpoint of step %d not saved: %s", step, error)
+            if self.loop.interrupted:
+                raise
+        else:
+            log.debug("checkpoint of step %d: %.0f ms", step, 1e3 * (time.perf_counter() - began))
 
     def _clock(self) -> float:
         """Seconds on a monotonic clock that stands still during evaluation."""
@@ -71,31 +141,14 @@ class Trainer:
         self._interval_began, self._interval_step = self._clock(), self.loop.step
 
     def _log(self) -> None:
-        """Record the interval since the last log, in one copy from the device."""
-        loop, context = self.loop, self.loop.context
-        rows = loop.learner.take_metrics() | loop.buffer.metrics(loop.step, loop.gradient_step)
-        matrix = torch.stack([row.to(context.device, torch.float32) for row in rows.values()])
-        values = dict(zip(rows, matrix.cpu().numpy(), strict=True))
-        rate = torch.as_tensor(loop.exploration.rate(loop.step, loop.env.episode_counts)).cpu()
-        values[loop.exploration.tag] = np.broadcast_to(rate.numpy(), (context.n_seeds,))
-        if loop.gradient_step:
-            values |= self._diagnostics()
-        values["train/lr"] = np.full(context.n_seeds, loop.learner.lr(loop.step))
-        steps = (loop.step - self._interval_step) * context.n_seeds
+        """Record the interval since the last log."""
+        loop, S = self.loop, self.loop.context.n_seeds
+        values = scalars(loop)
+        steps = (loop.step - self._interval_step) * S
         speed = steps / (self._clock() - self._interval_began)
-        values["time/steps_per_second"] = np.full(context.n_seeds, speed)
+        values["time/steps_per_second"] = np.full(S, speed)
         self.tracker.scalars(loop.step, values)
         self._start_interval()
-
-    def _diagnostics(self) -> dict[str, np.ndarray]:
-        """Tag -> [S], about the parameters and a minibatch as the next update might draw it."""
-        loop = self.loop
-        batch = loop.buffer.sample(loop.step, loop.gradient_step)
-        rows = loop.learner.diagnostics(batch) | {
-            "buffer/sample_age": loop.buffer.age(batch.index, loop.step).float().mean(1),
-            "buffer/terminal_fraction": (batch.discount == 0.0).float().mean(1),
-        }
-        return dict(zip(rows, torch.stack([*rows.values()]).float().cpu().numpy(), strict=True))
 
     def _evaluate(self, rounds: int) -> Evaluation:
         began = time.perf_counter()

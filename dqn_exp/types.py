@@ -1,8 +1,8 @@
 """The types all parts speak. Letters: S seeds, N envs per seed, B batch, A actions, P parameters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -42,6 +42,54 @@ class Context:
     def n_seeds(self) -> int:
         """S."""
         return len(self.seeds)
+
+
+State = dict[str, Any]  # tensors, and what JSON knows
+
+
+class Stateful(Protocol):
+    """Has a state that a checkpoint keeps."""
+
+    def state_dict(self) -> State:
+        """Its tensors, not copied, and numbers, strings, lists and dicts of them."""
+        ...
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from a state that another object of the same configuration had.
+
+        Raises:
+            ValueError: it is no such state; nothing has changed.
+        """
+        ...
+
+
+class TensorState:
+    """A state of tensors that are changed in place and keep their shapes; of none by default."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The tensors, not copied."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Copy a state into the tensors; raises ValueError if it does not fit."""
+        copy_state(state, self.state_dict())
+
+
+def copy_state(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """Copy a state into tensors of the same names.
+
+    Raises:
+        ValueError: names, shapes or types differ; nothing has changed.
+    """
+    for name in sorted(state.keys() | tensors.keys()):
+        saved, own = (
+            f"{x.dtype} {list(x.shape)}" if isinstance(x := d.get(name), Tensor) else "nothing"
+            for d in (state, tensors)
+        )
+        if saved != own:
+            raise ValueError(f"{name} is {saved} in the state, must be {own}")
+    for name, tensor in tensors.items():
+        tensor.copy_(state[name])
 
 
 class Transition(NamedTuple):
@@ -91,8 +139,15 @@ class Episode(NamedTuple):
 EPISODE_LOG = 1024  # env steps of each env that finished episodes are remembered for
 
 
-class Env(Protocol):
-    """S * N environments in lockstep; finished episodes restart by themselves."""
+class NotDeterministicError(RuntimeError):
+    """An env's present episode cannot be restored: it depends on more than seed and actions."""
+
+
+class Env(Stateful, Protocol):
+    """S * N environments in lockstep; finished episodes restart by themselves.
+
+    Its state is asked for when all finished episodes have been taken.
+    """
 
     spec: Spec
     episode_counts: Tensor  # [S] int64 finished episodes of each seed since `reset`
@@ -111,6 +166,10 @@ class Env(Protocol):
 
     def take_episodes(self) -> list[Episode]:
         """Episodes finished since the last call or `reset`, in order; at most EPISODE_LOG steps ago."""
+        ...
+
+    def begin_new_episodes(self) -> Tensor:
+        """Leave all episodes unfinished, uncounted, and begin the next: first obs [S, N, *obs]."""
         ...
 
     def close(self) -> None: ...
@@ -200,7 +259,7 @@ class Agent(Protocol):
         ...
 
 
-class ReplayBuffer(Protocol):
+class ReplayBuffer(Stateful, Protocol):
     """Storage and sampling of transitions for all seeds.
 
     It counts nothing: where it writes, and how much it holds, follow from the env steps so far.
@@ -224,6 +283,10 @@ class ReplayBuffer(Protocol):
         """Tell the buffer |TD| [S, B], or a rule's own priority, of transitions at index [S, B]."""
         ...
 
+    def end_windows(self) -> None:
+        """Let no n-step window reach beyond the newest transitions."""
+        ...
+
     def age(self, index: Tensor, step: int) -> Tensor:
         """Env steps [S, B], until env step `step`, since transitions at index [S, B] were stored."""
         ...
@@ -233,7 +296,7 @@ class ReplayBuffer(Protocol):
         ...
 
 
-class Exploration(Protocol):
+class Exploration(Stateful, Protocol):
     """How Q-values become actions while training."""
 
     tag: str  # under which its rate is logged

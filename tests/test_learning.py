@@ -13,7 +13,9 @@ NATIVE = "env.backend=native compile=true"
 
 def objective(folder: Path, overrides: str) -> float:
     """IQM over seeds of 100 greedy episodes each."""
-    return Experiment(compose("seeds=10", *overrides.split()), folder).run()
+    iqm = Experiment(compose("seeds=10", *overrides.split()), folder).run()
+    assert iqm is not None
+    return iqm
 
 
 @pytest.mark.parametrize("agent", ["dqn", "ddqn"])

@@ -56,15 +56,10 @@ slow = pytest.mark.slow
 def tensors(experiment: Experiment, loop: Loop) -> dict[str, Tensor]:
     """All that a loop changes, by name."""
     learner, buffer = experiment.learner, experiment.buffer
-    found = {"params": learner.params, "target": learner.target_params, "obs": loop.obs}
-    found["episodes"] = experiment.env.episode_counts
-    found |= {name: value for name, value in vars(buffer._ring).items() if isinstance(value, Tensor)}
+    found = {**buffer.state_dict(), "obs": loop.obs, "episodes": experiment.env.episode_counts}
     assert any(len(value) == loop.obs.shape[0] * 210 for value in found.values())  # what is stored
-    found |= {f"optimizer {i}": state for i, state in enumerate(learner._optimizer._states)}
-    if hasattr(buffer, "_tree"):
-        found |= {f"tree {i}": level for i, level in enumerate(buffer._tree._levels)}
-        found |= {"largest": buffer._max_priority, "weight": buffer._weight}
-    return found
+    of_learner = learner.state_dict().items()  # metrics are summed otherwise, and compared elsewhere
+    return found | {k: v for k, v in of_learner if not k.startswith(("pending", "metric"))}
 
 
 def compare_with_eager(make: Make, form: type[Loop], *overrides: str) -> None:

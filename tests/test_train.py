@@ -12,7 +12,7 @@ import pytest
 from conftest import TINY
 
 ROOT = Path(__file__).parent.parent
-FILES = {".hydra", "train.log", "metrics.csv", "episodes.csv", "summary.json"}
+FILES = {".hydra", ".lock", "checkpoints", "train.log", "metrics.csv", "episodes.csv", "summary.json"}
 
 
 def train(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -82,7 +82,7 @@ def test_a_config_that_does_not_compose_exits_2_and_writes_nothing(
 
 
 def test_a_failing_run_exits_1(tmp_path: Path) -> None:
-    (tmp_path / "seed=0").write_text("in the way of the event files")
+    (tmp_path / "metrics.csv").mkdir()  # in the way of the file
     done = train(tmp_path, f"hydra.run.dir={tmp_path}", *TINY)
     assert done.returncode == 1
 

@@ -11,13 +11,13 @@ from dqn_exp import rng, schedules
 from dqn_exp.buffers.ring import Ring
 from dqn_exp.buffers.sum_tree import SumTree
 from dqn_exp.registry import register
-from dqn_exp.types import Agent, Batch, Context, Step, Transition
+from dqn_exp.types import Agent, Batch, Context, Step, TensorState, Transition
 
 UNIFORM_EPISODES = 30  # of the notebook that `compat` follows
 
 
 @register("buffer", "per")
-class PrioritizedBuffer:
+class PrioritizedBuffer(TensorState):
     """Transitions drawn with probability proportional to (|TD| + epsilon)^alpha.
 
     A new transition gets the largest priority so far of its seed. The importance exponent beta goes
@@ -48,7 +48,7 @@ class PrioritizedBuffer:
         self._draws = rng.Draws(rng.uniform, context.seeds, "replay", (context.batch_size,))
         self._alpha, self._epsilon = alpha, epsilon
         self._beta_schedule = (beta_start, beta_end, max(1, context.total_updates - 1))
-        self._weight = torch.ones(S, context.batch_size, dtype=context.dtype, device=device)
+        self._batch_size, self._dtype = context.batch_size, context.dtype
         self._compat = compat
         self._episodes = torch.zeros(S, 1, dtype=torch.int64, device=device)  # finished
         self.n_bytes = self._ring.n_bytes
@@ -67,7 +67,7 @@ class PrioritizedBuffer:
         One transition is drawn from each of B equal shares of the priority mass. The weights are
         (size * P(i))^-beta over their largest in the minibatch (sec. 3.4).
         """
-        batch_size = self._weight.shape[1]
+        batch_size = self._batch_size
         share = self._tree.total().unsqueeze(1) / batch_size
         stratum = torch.arange(batch_size, device=share.device)
         # In the tree's precision: float32 would miss rare transitions of a large buffer.
@@ -77,8 +77,8 @@ class PrioritizedBuffer:
             index = self._as_the_notebook(index, position / batch_size, self._ring.size(step))
         beta = schedules.linear(gradient_step, *self._beta_schedule)
         # size and total are the same for all of a seed, so they cancel in the division.
-        self._weight.copy_((priority.amin(1, keepdim=True) / priority) ** beta)
-        return self._ring.gather(index, self._weight)
+        weight = (priority.amin(1, keepdim=True) / priority) ** beta
+        return self._ring.gather(index, weight.to(self._dtype))
 
     def _as_the_notebook(self, index: Tensor, fraction: Tensor, size: Step) -> Tensor:
         """Slots [S, B]: uniform until a seed's 30th episode ends, then each one after that drawn."""
@@ -96,19 +96,24 @@ class PrioritizedBuffer:
         largest = priority.amax(1, keepdim=True)
         self._max_priority.copy_(torch.maximum(self._max_priority, largest))
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """The transitions, the tree of priorities, and the largest of them so far."""
+        own = {"max_priority": self._max_priority, "episodes": self._episodes}
+        return self._ring.state_dict() | self._tree.state_dict() | own
+
+    def end_windows(self) -> None:
+        """Let no n-step window reach beyond the newest transitions."""
+        self._ring.end_windows()
+
     def age(self, index: Tensor, step: int) -> Tensor:
         """Env steps [S, B] since the transitions at index [S, B] were stored."""
         return self._ring.age(index, step)
 
     def metrics(self, step: int, gradient_step: int) -> dict[str, Tensor]:
-        """`buffer/size`, `buffer/beta`, and `buffer/effective_sample_size`, each [S].
-
-        The last is (sum w)^2 / sum w^2 over the newest minibatch, in [1, B].
-        """
-        S, weight = len(self._weight), self._weight
+        """`buffer/size` and `buffer/beta`, each [S]."""
+        S = len(self._max_priority)
         beta = schedules.linear(max(0, gradient_step - 1), *self._beta_schedule)
         return {
             "buffer/size": torch.full((S,), float(self._ring.size(step))),
             "buffer/beta": torch.full((S,), beta),
-            "buffer/effective_sample_size": weight.sum(1).square() / weight.square().sum(1),
         }

@@ -86,6 +86,14 @@ class Ring:
             self._facts[rows] = facts
         return slot
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """The tables, and the newest transitions."""
+        return {"observations": self._obs, "facts": self._facts, "newest": self._newest}
+
+    def end_windows(self) -> None:
+        """Let no window reach beyond the newest transitions, as if their episodes had ended."""
+        self._newest[..., -1] = 1.0
+
     def age(self, index: Tensor, step: int) -> Tensor:
         """Env steps between env step `step` and those whose transitions lie at slots [S, B]."""
         return (step - 1 - index) % self.capacity

@@ -46,6 +46,10 @@ class SumTree:
         """Sum of each seed's priorities, [S]."""
         return self._top().sum(1)
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """All levels: sums made anew from the leaves might differ in the last bit."""
+        return {f"tree{level}": sums for level, sums in enumerate(self._levels)}
+
     def update(self, index: Tensor, priority: Tensor) -> None:
         """Set leaves int64 [S, B] to priorities [S, B]; equal indices must have equal priorities."""
         self._levels[0][self._rows[0] + index] = priority

@@ -6,11 +6,11 @@ from torch import Tensor
 from dqn_exp import rng
 from dqn_exp.buffers.ring import Ring
 from dqn_exp.registry import register
-from dqn_exp.types import Agent, Batch, Context, Step, Transition, widest_float
+from dqn_exp.types import Agent, Batch, Context, Step, TensorState, Transition, widest_float
 
 
 @register("buffer", "uniform")
-class UniformBuffer:
+class UniformBuffer(TensorState):
     """The newest `capacity` transitions of each seed, sampled uniformly."""
 
     def __init__(self, context: Context, agent: Agent, *, capacity: int):
@@ -40,6 +40,14 @@ class UniformBuffer:
 
     def update_priorities(self, index: Tensor, td_abs: Tensor) -> None:
         """Uniform replay has no priorities."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The transitions."""
+        return self._ring.state_dict()
+
+    def end_windows(self) -> None:
+        """Let no n-step window reach beyond the newest transitions."""
+        self._ring.end_windows()
 
     def age(self, index: Tensor, step: int) -> Tensor:
         """Env steps [S, B] since the transitions at index [S, B] were stored."""

@@ -5,6 +5,9 @@ an env depends on nothing else, whatever the number of seeds or their order.
 Letters: S seeds, N envs per seed.
 """
 
+import math
+from collections import deque
+
 import gymnasium
 import numpy as np
 import torch
@@ -15,7 +18,7 @@ from torch import Tensor
 
 from dqn_exp import registry, rng
 from dqn_exp.registry import ConfigError, register
-from dqn_exp.types import Episode, Spec, Transition
+from dqn_exp.types import Episode, NotDeterministicError, Spec, State, Transition
 
 EPISODE_BLOCK = 256  # episode seeds drawn at once
 VECTOR_ENVS = {"sync": SyncVectorEnv, "async": AsyncVectorEnv}  # async: a process for each env
@@ -28,6 +31,7 @@ class GymnasiumEnv:
     Args:
         seeds: [S] int64 seed values, on the device that observations should be on.
         stream: name of the random stream that starts episodes ("train", "eval").
+        strict: whether observations and rewards that are NaN or infinite raise an error.
 
     Raises:
         ConfigError: unknown id, or spaces other than Discrete actions and Box or Discrete observations.
@@ -37,6 +41,7 @@ class GymnasiumEnv:
         self,
         seeds: Tensor,
         stream: str,
+        strict: bool = True,
         *,
         id: str,
         n: int,
@@ -49,6 +54,7 @@ class GymnasiumEnv:
             kwargs = {"max_episode_steps": max_episode_steps, **kwargs}
         self._seeds, self._stream = seeds.cpu(), f"env/{stream}"
         self._device = seeds.device
+        self._strict = strict
         self._shape = (len(seeds), n)
         # Built before the vector env, so that what is wrong with the id or spaces is said plainly.
         self.spec, self._first_action = _spec(id, kwargs, wrappers)
@@ -57,6 +63,7 @@ class GymnasiumEnv:
             copy=False,  # observations are copied to the device anyway
             autoreset_mode=AutoresetMode.DISABLED,
         )
+        self._id = id
         self._finished: list[Episode] = []
         self.episode_counts = torch.zeros(len(seeds), dtype=torch.int64)
         self._steps = 0  # of each env since reset
@@ -69,7 +76,9 @@ class GymnasiumEnv:
         self._finished.clear()
         self.episode_counts.zero_()
         self._steps = 0
-        obs, _ = self._envs.reset(seed=list(self._episode_seeds[0].tolist()))
+        self._ages = np.zeros_like(self._episode)  # steps of each env's episode so far
+        self._actions: deque[np.ndarray] = deque()  # [S * N] of each step, back to the oldest of them
+        obs, _ = self._envs.reset(seed=self._present_seeds())
         return self._observe(obs)
 
     def step(self, action: Tensor) -> tuple[Transition, Tensor]:
@@ -78,6 +87,10 @@ class GymnasiumEnv:
         actions = action.reshape(-1).cpu().numpy() + self._first_action
         next_obs, reward, terminated, truncated, info = self._envs.step(actions)
         self._steps += 1
+        if self._strict:
+            self._refuse_not_finite(next_obs, reward)
+        self._ages += 1
+        self._actions.append(actions)
         transition = Transition(
             obs,
             action,
@@ -89,10 +102,11 @@ class GymnasiumEnv:
         done = terminated | truncated
         if done.any():
             self._finish_episodes(done, info["episode"])
-            next_obs, _ = self._envs.reset(
-                seed=self._next_episode_seeds(done), options={"reset_mask": done}
-            )
-            self._observe(next_obs)
+            self._episode += done
+            self._ages[done] = 0
+            while len(self._actions) > self._ages.max():
+                self._actions.popleft()
+            self._observe(self._reset(done))
         return transition, self._obs
 
     def draw_ahead(self, n: int) -> None:
@@ -103,9 +117,71 @@ class GymnasiumEnv:
         finished, self._finished = self._finished, []
         return finished
 
+    def state_dict(self) -> State:
+        """Which episodes the envs are in, what has been done in them, and what is seen now."""
+        return {
+            "steps": self._steps,
+            "first_episode": self._first_episode,
+            "episode": self._episode.tolist(),
+            "episode_counts": self.episode_counts.tolist(),
+            "ages": self._ages.tolist(),
+            "actions": torch.from_numpy(np.array(self._actions, np.int64).reshape(-1, len(self._ages))),
+            "obs": self._obs,
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from a state of `state_dict`: play the present episodes again.
+
+        Raises:
+            NotDeterministicError: this leads elsewhere.
+        """
+        self.reset(state["first_episode"])
+        self._steps = state["steps"]
+        self._episode[:], self._ages[:] = state["episode"], state["ages"]
+        self.episode_counts.copy_(torch.tensor(state["episode_counts"]))
+        self._actions.extend(state["actions"].numpy())
+        obs, _ = self._envs.reset(seed=self._present_seeds())
+        for left, actions in zip(range(len(self._actions), 0, -1), self._actions, strict=True):
+            if (begins := self._ages == left).any():
+                self._reset(begins)
+            obs, _, terminated, truncated, _ = self._envs.step(actions)
+            if (done := terminated | truncated).any():
+                if (done & (self._ages >= left)).any():
+                    raise self._not_deterministic()
+                self._reset(done)  # one that has not begun yet, and only steps along
+        if self._actions and (begins := self._ages == 0).any():
+            obs = self._reset(begins)
+        if not torch.equal(self._observe(obs), state["obs"].to(self._device)):
+            raise self._not_deterministic()
+
+    def begin_new_episodes(self) -> Tensor:
+        """Leave all episodes unfinished, uncounted, and begin the next: first obs [S, N, *obs]."""
+        self._episode += 1
+        self._ages[:] = 0
+        self._actions.clear()
+        obs, _ = self._envs.reset(seed=self._present_seeds())
+        return self._observe(obs)
+
+    def _not_deterministic(self) -> NotDeterministicError:
+        return NotDeterministicError(
+            f"env.id={self._id}: cannot be resumed exactly: the actions of its present episodes, done "
+            "again from the same seeds, lead elsewhere"
+        )
+
     def close(self) -> None:
         """Close the environments."""
         self._envs.close()
+
+    def _refuse_not_finite(self, obs: np.ndarray, reward: np.ndarray) -> None:
+        """Raise FloatingPointError if an observation [S * N, ...] or reward [S * N] is not finite."""
+        for name, values in (("observation", obs), ("reward", reward)):
+            # A sum is quicker to look at than all values; it may overflow without any being infinite.
+            if values.dtype.kind == "f" and not math.isfinite(values.sum()):
+                for env in np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(1)):
+                    raise FloatingPointError(
+                        f"env step {self._steps * self._shape[1]}: seed "
+                        f"{int(self._seeds[env // self._shape[1]])}: {name} {values[env]} is not finite"
+                    )
 
     def _observe(self, obs: np.ndarray) -> Tensor:
         self._obs = self._tensor(obs.copy())  # the vector env writes the next ones into the same array
@@ -131,12 +207,16 @@ class GymnasiumEnv:
             )
             self.episode_counts[seed] += 1
 
-    def _next_episode_seeds(self, done: np.ndarray) -> list[int | None]:
-        self._episode += done
-        if self._episode.max() >= len(self._episode_seeds):
+    def _reset(self, mask: np.ndarray) -> np.ndarray:
+        """Begin the present episodes [S * N] where the mask is true; returns what is seen by all."""
+        return self._envs.reset(seed=self._present_seeds(), options={"reset_mask": mask})[0]
+
+    def _present_seeds(self) -> list[int | None]:
+        """What each env's present episode starts from."""
+        while self._episode.max() >= len(self._episode_seeds):
             more = self._draw_episode_seeds(len(self._episode_seeds))
             self._episode_seeds = np.concatenate([self._episode_seeds, more])
-        return self._episode_seeds[self._episode, np.arange(len(done))].tolist()
+        return self._episode_seeds[self._episode, np.arange(len(self._episode))].tolist()
 
     def _draw_episode_seeds(self, start: int) -> np.ndarray:
         """Reset seeds [EPISODE_BLOCK, S * N] of each env's episodes from number `start`."""
@@ -162,7 +242,6 @@ def _spec(id: str, kwargs: dict, wrappers: list[dict]) -> tuple[Spec, int]:
     except (gymnasium.error.Error, TypeError) as error:
         raise ConfigError([f"env.id={id}: {error}"]) from error
     observations, actions = env.observation_space, env.action_space
-    env.close()
     if env.spec is None or env.spec.max_episode_steps is None:
         raise ConfigError([f"env.id={id}: has no time limit; set env.max_episode_steps"])
     if not isinstance(actions, spaces.Discrete):
@@ -171,5 +250,22 @@ def _spec(id: str, kwargs: dict, wrappers: list[dict]) -> tuple[Spec, int]:
         raise ConfigError(
             [f"env.id={id}: observations are {observations}; supported are Box and Discrete"]
         )
+    _try_out(id, env, observations, actions.start)
+    env.close()
     dtype = torch.from_numpy(np.empty(0, observations.dtype)).dtype
     return Spec(observations.shape, dtype, int(actions.n)), int(actions.start)
+
+
+def _try_out(id: str, env: gymnasium.Env, space: spaces.Box, action: np.integer) -> None:
+    """Raise ConfigError if an env does not do what Gymnasium's API says, by a reset and a step."""
+    try:
+        first, _ = env.reset(seed=0)
+        obs, _, _, _, _ = env.step(action)
+    except Exception as error:  # of an env, it may be any
+        line = f"{type(error).__name__}: {error}"
+        raise ConfigError([f"env.id={id}: does not follow Gymnasium's API: {line}"]) from error
+    for seen in (np.asarray(first), np.asarray(obs)):
+        if seen.shape != space.shape or not np.can_cast(seen.dtype, space.dtype, "same_kind"):
+            raise ConfigError(
+                [f"env.id={id}: an observation is {seen.dtype} {seen.shape}, its space is {space}"]
+            )

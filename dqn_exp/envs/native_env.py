@@ -3,6 +3,8 @@
 Letters: S seeds, N envs per seed, D state variables, L steps in the log of episodes.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 from dqn_exp import rng
 from dqn_exp.envs.classic_control import Acrobot, CartPole, MountainCar, System
 from dqn_exp.registry import ConfigError, did_you_mean, register
-from dqn_exp.types import EPISODE_LOG, Episode, Spec, Transition, widest_float
+from dqn_exp.types import EPISODE_LOG, Episode, Spec, TensorState, Transition, widest_float
 
 SYSTEMS: dict[str, tuple[type[System], int]] = {  # Gymnasium id -> physics, time limit
     "Acrobot-v1": (Acrobot, 500),
@@ -21,7 +23,7 @@ SYSTEMS: dict[str, tuple[type[System], int]] = {  # Gymnasium id -> physics, tim
 
 
 @register("env", "native")
-class NativeEnv:
+class NativeEnv(TensorState):
     """S * N environments as one batch of tensors, changed in place.
 
     The course of an env depends on (seed value, env index, episode number) and the actions alone.
@@ -29,6 +31,7 @@ class NativeEnv:
     Args:
         seeds: [S] int64 seed values, on the device to run on.
         stream: name of the random stream that starts episodes ("train", "eval").
+        strict: of no matter here, where nothing is ever infinite or NaN.
 
     Raises:
         ConfigError: an id that is not native, or options that only Gymnasium has.
@@ -38,6 +41,7 @@ class NativeEnv:
         self,
         seeds: Tensor,
         stream: str,
+        strict: bool = True,
         *,
         id: str,
         n: int,
@@ -127,6 +131,28 @@ class NativeEnv:
             self._numbers[seed] += 1
         self._taken = steps
         return episodes
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Where the envs are; that no finished episode is left to take goes without saying."""
+        return {
+            "episode": self._episode,
+            "first_episode": self._first_episode,
+            "state": self._state,
+            "steps": self._steps,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a state of `state_dict`; raises ValueError if it is none."""
+        super().load_state_dict(state)
+        self._taken = int(self._steps)
+        self._numbers = self.episode_counts.cpu().numpy()
+
+    def begin_new_episodes(self) -> Tensor:
+        """Leave all episodes unfinished, uncounted, and begin the next: first obs [S, N, *obs]."""
+        self._episode.add_(1)
+        self._first_episode.add_(1)
+        self._state.copy_(self._first_states())
+        return self._system.observe(self._state[..., :-2])
 
     def close(self) -> None:
         """Nothing to close."""

@@ -1,0 +1,38 @@
+"""Signals that ask a run to end: SIGINT, SIGTERM, and those that Slurm and submitit send."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+@contextmanager
+def on_signal(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` at the first signal; a second one ends the process at once.
+
+    What handled signals before does so afterwards, and what is not Python's own is told of the first:
+    submitit puts the job back into the queue then.
+    """
+    received: list[signal.Signals] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python tells no other thread
+        return
+
+    def handle(number: int, _: object) -> None:
+        received.append(signal.Signals(number))
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+        stop()
+
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in received:
+            handler = before[number]
+            if callable(handler) and handler is not signal.default_int_handler:
+                handler(number, None)
