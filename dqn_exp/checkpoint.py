@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import shutil
+import struct
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 
 from dqn_exp.types import State
@@ -27,10 +28,22 @@ from dqn_exp.types import State
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
-SEGMENT_BYTES = 8 << 20  # larger tensors are cut: pieces that have not changed are not written again
+SEGMENT_BYTES = 4 << 20  # larger tensors are cut: pieces that have not changed are not written again
 WRITERS = 4  # threads
 MAX_MANIFEST_BYTES = 64 << 20
 EXTRA_BYTES = 64 << 20  # that a state may grow by: actions of an episode, metrics not yet summed
+DTYPES = {  # as safetensors names them
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.int16: "I16",
+    torch.int32: "I32",
+    torch.int64: "I64",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float32: "F32",
+    torch.float64: "F64",
+}
 SMALL = "state.safetensors"  # all tensors that are not cut
 FILE_NAME = re.compile(r"[A-Za-z0-9_.]+\.safetensors")
 FOLDER_NAME = re.compile(r"step=(\d+)")
@@ -183,16 +196,16 @@ class Checkpoints:
 
     def _write(self, folder: Path, name: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         """A file of tensors: its size and digest. A link, if the same is on disk already."""
-        data = save({key: tensor.contiguous() for key, tensor in tensors.items()})
-        digest = _digest(data)
+        data = _serialised(tensors)
+        digest = _digest(*data)
         path, same = folder / name, self._on_disk.get(digest)
         try:
             if same is None:
                 raise FileNotFoundError
             os.link(same, path)
         except OSError:  # nor can all filesystems link
-            _write_through(path, data)
-        return {"bytes": len(data), "sha256": digest}
+            _write_through(path, *data)
+        return {"bytes": sum(len(part) for part in data), "sha256": digest}
 
     def _discard(self, path: Path) -> None:
         """Delete a checkpoint, such that what is left of one does not look like one."""
@@ -267,7 +280,7 @@ def _pieces(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tens
     for key, tensor in tensors.items():
         tensor = tensor.detach().cpu()
         if tensor.nbytes <= SEGMENT_BYTES:
-            small[key] = tensor.clone()  # a file's tensors may not share memory
+            small[key] = tensor
             continue
         rows = max(1, SEGMENT_BYTES * len(tensor) // tensor.nbytes)
         for number, piece in enumerate(tensor.split(rows)):
@@ -279,13 +292,38 @@ def _step(path: Path) -> int:
     return int(path.name.removeprefix("step="))
 
 
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def _serialised(tensors: Mapping[str, Tensor]) -> list[memoryview]:
+    """The parts of a safetensors file; those of tensors on the CPU are not copied, as the library does.
+
+    https://github.com/huggingface/safetensors#format
+    """
+    header, parts, end = {}, [], 0
+    for key, tensor in tensors.items():
+        begin, end = end, end + tensor.nbytes
+        facts = {
+            "dtype": DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
+        header[key] = facts
+        if tensor.numel():
+            parts.append(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # aligned
+    return [memoryview(struct.pack("<Q", len(text)) + text), *parts]
 
 
-def _write_through(path: Path, data: bytes) -> None:
+def _digest(*data: bytes | memoryview) -> str:
+    digest = hashlib.sha256()
+    for part in data:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _write_through(path: Path, *data: bytes | memoryview) -> None:
     with path.open("wb") as stream:
-        stream.write(data)
+        for part in data:
+            stream.write(part)
         stream.flush()
         os.fsync(stream.fileno())
 

@@ -95,7 +95,7 @@ def test_help_is_quick_and_imports_nothing_heavy(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    assert time.perf_counter() - started < 3.0
+    assert time.perf_counter() - started < 5.0
     assert "agent.gamma" in done.stdout
     imported = {line.rsplit("|")[-1].strip() for line in done.stderr.splitlines()}
     assert "hydra" in imported
