@@ -9,7 +9,7 @@ import dataclasses
 import importlib
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from dqn_exp import registry
 from dqn_exp.registry import ConfigError, did_you_mean
@@ -40,7 +40,8 @@ def load(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: with every problem found, one line each.
     """
-    problems = list(_schema_problems(cfg)) + list(_instantiation_problems(cfg))
+    problems = list(_schema_problems(cfg))
+    problems += _instantiation_problems(OmegaConf.to_container(cfg, resolve=False))
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     if not problems:
         problems = list(_cross_field_problems(config)) + list(_part_problems(config))
@@ -71,15 +72,13 @@ def _schema_problems(node: DictConfig, prefix: str = "") -> Iterator[str]:
 
 def _instantiation_problems(node: Any, prefix: str = "") -> Iterator[str]:
     """Keys that ask Hydra to call something: nothing here does, and nobody shall think so."""
-    items: Iterable[tuple[Any, Any]] = ()
-    if isinstance(node, DictConfig) and not node._is_missing() and not node._is_none():
-        items = node.items_ex(resolve=False)
-    elif isinstance(node, ListConfig) and not node._is_missing() and not node._is_none():
-        items = enumerate(node._iter_ex(resolve=False))
-    for name, value in items:
-        if name in ("_target_", "_partial_", "_args_", "_recursive_", "_convert_"):
-            yield f"{prefix}{name}: parts are named, and built by the registry; nothing else is called"
-        yield from _instantiation_problems(value, f"{prefix}{name}.")
+    if isinstance(node, list):
+        node = dict(enumerate(node))
+    if isinstance(node, dict):
+        for name, value in node.items():
+            if name in ("_target_", "_partial_", "_args_", "_recursive_", "_convert_"):
+                yield f"{prefix}{name}: parts are built by name, nothing else is called"
+            yield from _instantiation_problems(value, f"{prefix}{name}.")
 
 
 def _cross_field_problems(config: Mapping[str, Any]) -> Iterator[str]:
@@ -156,13 +155,13 @@ def expand_resume(arguments: list[str]) -> list[str]:
     run_dir = path.parent.parent if path.parent.name == "checkpoints" else path
     try:
         began_with = yaml.safe_load((run_dir / ".hydra/overrides.yaml").read_text())
-    except (OSError, yaml.YAMLError) as error:
+        kept = [a for a in began_with if not a.lstrip("+~").startswith(("resume=", "hydra"))]
+    except (OSError, yaml.YAMLError, TypeError, AttributeError) as error:
         print(f"resume={named[-1]}: no run is there ({error})", file=sys.stderr)
         raise SystemExit(2) from None
-    own = ("resume=", "hydra")
-    kept = [a for a in began_with if not a.lstrip("+~").startswith(own)]
     given = [a for a in arguments if not a.startswith("resume=")]
-    return [*kept, *given, f"hydra.run.dir={_quoted(run_dir)}", f"resume={_quoted(path)}"]
+    here = ["hydra.mode=RUN", f"hydra.run.dir={_quoted(run_dir)}", f"resume={_quoted(path)}"]
+    return [*kept, *given, *here]
 
 
 def _quoted(path: Path) -> str:

@@ -307,7 +307,9 @@ class Experiment:
             RuntimeError: they differ by more than rounding.
         """
         stop = self.config["train"]["learning_starts"] + CHECKED * self.config["train"]["every"]
-        twins = [Experiment({**self.config, "compile": mode}, self.run_dir) for mode in (False, True)]
+        config = {**self.config, "resume": None}
+        nowhere = self.run_dir / "twins"  # which write nothing
+        twins = [Experiment({**config, "compile": mode}, nowhere) for mode in (False, True)]
         loops = [twin.loop() for twin in twins]
         for loop in loops:
             loop.advance(stop)

@@ -63,6 +63,9 @@ class RunFolder:
         folder = self.path / "checkpoints"
         if self._resume is None:
             return None
+        for found in self.path.rglob("*"):  # what is cut or deleted lies in the folder
+            if found.is_symlink():
+                raise CheckpointError(f"{found} is a symbolic link")
         path = Path(self._resume).absolute()
         if self._resume == "auto" or path == self.path.absolute():
             return Checkpoints(folder).newest()
