@@ -164,32 +164,29 @@ class Experiment:
             "resumed_from": self.resumes and self.resumes.step,
         }
         self.folder.write_summary(summary)
-        try:
-            with on_signal(trainer.loop.interrupt):
+        with on_signal(trainer.loop.interrupt):
+            try:
                 final = trainer.run()
+                if final is not None:
+                    summary |= results(trainer, final, self.config)
+            except BaseException as error:
+                # Here, because a parallel launcher loses the traceback on its way to the parent process.
+                log.exception("run failed")
+                self.folder.write_summary(summary | {"status": "failed", "error": repr(error)})
+                trainer.tracker.close(succeeded=False)
+                raise
+            finally:
+                self.env.close()
+                self.eval_env.close()
+            trainer.tracker.close(succeeded=None if final is None else True)
+            ended = "interrupted" if final is None else "finished"
+            summary |= {"status": ended, "wall_seconds": time.perf_counter() - began}
+            self.folder.write_summary(summary)
             if final is None:
-                log.warning(
-                    "stopped at env step %d, with a checkpoint: resume=%s goes on",
-                    trainer.loop.step,
-                    shlex.quote(str(self.run_dir)),
-                )
-                self.folder.write_summary(summary | {"status": "interrupted"})
-                trainer.tracker.close(succeeded=None)
-                return None
-            summary |= results(trainer, final, self.config)
-        except BaseException as error:
-            # Here, because a parallel launcher loses the traceback on its way to the parent process.
-            log.exception("run failed")
-            self.folder.write_summary(summary | {"status": "failed", "error": repr(error)})
-            trainer.tracker.close(succeeded=False)
-            raise
-        finally:
-            self.env.close()
-            self.eval_env.close()
-        trainer.tracker.close(succeeded=True)
-        summary |= {"status": "finished", "wall_seconds": time.perf_counter() - began}
-        self.folder.write_summary(summary)
-        log.info(report(summary, final))
+                goes_on = f"resume={shlex.quote(str(self.run_dir))} goes on"
+                log.warning("stopped at env step %d, with a checkpoint: %s", trainer.loop.step, goes_on)
+            else:
+                log.info(report(summary, final))
         return summary["objective"]
 
     def _nothing_to_do(self) -> bool:
