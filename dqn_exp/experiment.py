@@ -170,7 +170,7 @@ class Experiment:
                 if final is not None:
                     summary |= results(trainer, final, self.config)
             except BaseException as error:
-                # Here, because a parallel launcher loses the traceback on its way to the parent process.
+                # Here, because a parallel launcher loses the traceback on its way to its parent.
                 log.exception("run failed")
                 self.folder.write_summary(summary | {"status": "failed", "error": repr(error)})
                 trainer.tracker.close(succeeded=False)
