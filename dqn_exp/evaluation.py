@@ -26,6 +26,16 @@ class Evaluation(NamedTuple):
     initial_state_value: np.ndarray  # [S] mean over N first states of max_a Q(s_0, a)
     discounted_return: np.ndarray  # [S] mean over the N episodes from them, in training's rewards
 
+    def scalars(self) -> dict[str, np.ndarray]:
+        """Tag -> [S]."""
+        return {
+            "eval/return_mean": self.returns.mean(1),
+            "eval/return_std": self.returns.std(1),
+            "eval/initial_state_value": self.initial_state_value,
+            "eval/discounted_return": self.discounted_return,
+            "eval/overestimation": self.initial_state_value - self.discounted_return,
+        }
+
 
 class Play:
     """Acts greedily, one step at a time."""

@@ -138,7 +138,7 @@ class Experiment:
         """
         with self.folder.locked():
             before = self.folder.summary()
-            if before.get("status") == "finished" and self._nothing_to_do():
+            if before.get("status") == "finished" and self._nothing_to_do(before):
                 log.info("%s is finished already: IQM %s", self.run_dir, before["objective"])
                 return before["objective"]
             log.info(self.describe())
@@ -189,9 +189,9 @@ class Experiment:
                 log.info(report(summary, final))
         return summary["objective"]
 
-    def _nothing_to_do(self) -> bool:
-        """Whether a finished run would not go on, nor be evaluated otherwise."""
-        if self.resumes is None:
+    def _nothing_to_do(self, before: Mapping[str, Any]) -> bool:
+        """Whether a finished run would not go on from its end, nor be evaluated otherwise."""
+        if self.resumes is None or self.resumes.step < before["step"]:
             return False
         changed = changes(self.resumes.manifest["config"], self.config)
         return not any(key == "total_steps" or key.startswith("eval.") for key in changed)

@@ -48,6 +48,9 @@ class Failure(NamedTuple):
     priority: float  # largest |TD| of its minibatch
     grad_norm: float
 
+    def __str__(self) -> str:
+        return f"env step {self.step}, largest |TD| {self.priority}, gradient norm {self.grad_norm}"
+
 
 class Learner:
     """Acts with the online network and learns from minibatches.

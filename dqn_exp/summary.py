@@ -40,6 +40,7 @@ def results(trainer: Trainer, final: Evaluation, config: Mapping[str, Any]) -> d
     if not math.isfinite(objective):
         raise FloatingPointError(f"the final returns are not finite: {scores.tolist()}")
     found = {
+        "step": trainer.loop.step,
         "objective": objective,
         "objective_ci95": confidence_interval(scores),
         "final_returns": scores.tolist(),

@@ -40,16 +40,9 @@ class Trainer:
     drop: bool  # go on with the other seeds once one has failed
 
     def __post_init__(self) -> None:
-        self._eval_seconds = 0.0
-        self._earlier_seconds = 0.0  # of what has been resumed
-        self._began = time.perf_counter()
+        self.seconds = 0.0  # spent on training, not on evaluation
+        self._logged = self.loop.step, self.seconds
         self._failed: set[int] = set()
-        self._start_interval()
-
-    @property
-    def seconds(self) -> float:
-        """Spent on training."""
-        return self._earlier_seconds + self._clock() - self._began
 
     def state_dict(self) -> State:
         """Of the whole training."""
@@ -63,7 +56,8 @@ class Trainer:
     def load_state_dict(self, state: State) -> None:
         """Go on from a state of `state_dict`, of which the loop and the tracker have theirs already."""
         self.stop.load_state_dict(state["stop"])
-        self._earlier_seconds = state["seconds"]
+        self.seconds = state["seconds"]
+        self._logged = self.loop.step, self.seconds
 
     def run(self) -> Evaluation | None:
         """Train for `total_steps`; returns the final greedy evaluation.
@@ -77,12 +71,13 @@ class Trainer:
         bar = tqdm(total=total, unit=" steps", disable=None if self.progress else True)
         with bar, logging_redirect_tqdm():
             while self.loop.step < total and not self.stop.met:
-                before = self.loop.step
+                began, before = time.perf_counter(), self.loop.step
                 self.loop.advance(self._next_stop())
                 self._see_failures()
                 finished = self.loop.env.take_episodes()
                 self.tracker.episodes(finished)
                 self.stop.see(finished)
+                self.seconds += time.perf_counter() - began
                 step = self.loop.step
                 last = step == total or self.stop.met
                 if step // self.log_every > before // self.log_every or last:
@@ -111,55 +106,36 @@ class Trainer:
             if i in self._failed:
                 continue
             self._failed.add(i)
-            seed = int(self.loop.context.seeds[i])
-            line = (
-                f"env step {failure.step}: seed {seed} is not finite: largest |TD| "
-                f"{failure.priority}, gradient norm {failure.grad_norm}"
-            )
+            line = f"seed {int(self.loop.context.seeds[i])} is not finite: {failure}"
             if not self.drop:
                 raise FloatingPointError(line)
-            log.warning("%s; the seed learns no more", line)
+            log.warning("%s; it learns no more", line)
 
     def _save(self) -> None:
         """Save a checkpoint; a full disk does not end the training."""
-        began = time.perf_counter()
-        step = self.loop.step
+        began, step = time.perf_counter(), self.loop.step
         try:
             self.checkpoints.save(step, self.state_dict(), self.about)
+            log.debug("checkpoint of step %d: %.0f ms", step, 1e3 * (time.perf_counter() - began))
         except OSError as error:
             log.error("checkpoint of step %d not saved: %s", step, error)
             if self.loop.interrupted:
                 raise
-        else:
-            log.debug("checkpoint of step %d: %.0f ms", step, 1e3 * (time.perf_counter() - began))
-
-    def _clock(self) -> float:
-        """Seconds on a monotonic clock that stands still during evaluation."""
-        return time.perf_counter() - self._eval_seconds
-
-    def _start_interval(self) -> None:
-        self._interval_began, self._interval_step = self._clock(), self.loop.step
+        self.seconds += time.perf_counter() - began
 
     def _log(self) -> None:
         """Record the interval since the last log."""
-        loop, S = self.loop, self.loop.context.n_seeds
-        values = scalars(loop)
-        steps = (loop.step - self._interval_step) * S
-        speed = steps / (self._clock() - self._interval_began)
-        values["time/steps_per_second"] = np.full(S, speed)
+        began, loop, S = time.perf_counter(), self.loop, self.loop.context.n_seeds
+        step, seconds = self._logged
+        speed = (loop.step - step) * S / (self.seconds - seconds)
+        values = scalars(loop) | {"time/steps_per_second": np.full(S, speed)}
         self.tracker.scalars(loop.step, values)
-        self._start_interval()
+        self._logged = loop.step, self.seconds
+        self.seconds += time.perf_counter() - began
 
     def _evaluate(self, rounds: int) -> Evaluation:
-        began = time.perf_counter()
         result = evaluate(self.eval_env, self.loop.learner.q, self.play, self.loop.step, rounds)
-        values = {
-            "eval/return_mean": result.returns.mean(1),
-            "eval/return_std": result.returns.std(1),
-            "eval/initial_state_value": result.initial_state_value,
-            "eval/discounted_return": result.discounted_return,
-            "eval/overestimation": result.initial_state_value - result.discounted_return,
-        }
+        values = result.scalars()
         self.tracker.scalars(self.loop.step, values)
         log.info(
             "step %d: greedy return %s, last 100 training episodes %s",
@@ -167,5 +143,4 @@ class Trainer:
             " ".join(f"{value:.1f}" for value in values["eval/return_mean"]),
             " ".join(f"{value:.1f}" for value in self.tracker.recent_returns()),
         )
-        self._eval_seconds += time.perf_counter() - began
         return result

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import median
 
 import psutil
 import pytest
@@ -31,5 +32,8 @@ def test_half_an_hour_of_eight_seeds_at_full_capacity_takes_no_more_memory(tmp_p
         resident.append(process.memory_info().rss)
     print("MB, each minute:", *(f"{n / 1e6:.1f}" for n in resident))
     run.send_signal(signal.SIGTERM)
-    assert run.wait(timeout=60) == 75
-    assert max(resident[WARM_UP:]) < 1.02 * min(resident[WARM_UP:])
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 75, errors
+    # Medians: the allocator gives back, and takes again, some 3 % from minute to minute.
+    early, late = median(resident[WARM_UP : WARM_UP + 10]), median(resident[-10:])
+    assert abs(late - early) < 0.02 * early
