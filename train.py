@@ -9,7 +9,6 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from dqn_exp import config
@@ -24,9 +23,9 @@ def main(cfg: DictConfig) -> float:
     from dqn_exp.experiment import Experiment  # not above: --help need not wait for torch
 
     global exit_code
-    job = HydraConfig.get()
     try:
-        experiment = Experiment(config.load(cfg), Path(job.runtime.output_dir), job.mode == RunMode.RUN)
+        built = config.JobChecks.experiment  # but not in a sweep
+        experiment = built or Experiment(config.load(cfg), Path(HydraConfig.get().runtime.output_dir))
         exit_code = 1
         objective = experiment.run()
     except config.ConfigError as error:
@@ -39,7 +38,7 @@ def main(cfg: DictConfig) -> float:
 
 if __name__ == "__main__":
     try:
-        sys.argv[1:] = config.expand_resume(sys.argv[1:])
+        sys.argv[1:] = config.expanded(sys.argv[1:])
         main()
     except SystemExit as stop:
         sys.exit(exit_code if stop.code == 1 else stop.code)

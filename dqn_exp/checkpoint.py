@@ -7,14 +7,13 @@ folder of that name is whole, or has been damaged later, which its digests tell.
 
 import hashlib
 import json
-import logging
 import os
 import re
 import shutil
 import struct
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dqn_exp.types import State
-
-log = logging.getLogger(__name__)
 
 SCHEMA = 1
 SEGMENT_BYTES = 4 << 20  # larger tensors are cut: pieces that have not changed are not written again
@@ -63,6 +60,7 @@ class Checkpoint:
 
     path: Path
     manifest: dict[str, Any]
+    damaged: tuple[str, ...] = ()  # what was wrong with newer ones
 
     @property
     def step(self) -> int:
@@ -178,9 +176,7 @@ class Checkpoints:
             except CheckpointError as error:
                 reasons.append(str(error))
                 continue
-            for reason in reasons:
-                log.warning("damaged checkpoint skipped: %s", reason)
-            return checkpoint
+            return replace(checkpoint, damaged=tuple(reasons))
         if reasons:
             raise CheckpointError("no undamaged checkpoint: " + "; ".join(reasons))
         return None
@@ -254,6 +250,12 @@ def _manifest(path: Path) -> dict[str, Any]:
             raise UnknownSchemaError(
                 f"{file}: schema {manifest['schema']}, this version reads {SCHEMA}"
             )
+        for key, kind in (("step", int), ("state", dict), ("files", dict)):
+            if not isinstance(manifest[key], kind):
+                raise CheckpointError(f"{file}: {key} is {type(manifest[key]).__name__}")
+        for facts in manifest["files"].values():
+            if not isinstance(facts["bytes"], int) or not isinstance(facts["sha256"], str):
+                raise CheckpointError(f"{file}: files without sizes or digests")
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise CheckpointError(f"{file}: no manifest ({error!r})") from error
     return manifest

@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from hydra import compose as hydra_compose
@@ -20,11 +20,18 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from dqn_exp import registry
 from dqn_exp.registry import ConfigError, did_you_mean
 from dqn_exp.schema import GROUPS, PARTS, SCHEMAS
 
+if TYPE_CHECKING:
+    from dqn_exp.experiment import Experiment
+
+# Beyond these, nothing is counted or computed as it is meant.
+LARGEST = {bool: 2, int: 2**53, float: 1e30}
+AT_MOST = {"seeds": 1_000_000, "threads": 1024, "exploration.max_duration": 1_000_000}
 CONF = Path(__file__).parent.parent / "conf"
 
 
@@ -40,9 +47,13 @@ def load(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: with every problem found, one line each.
     """
+    try:
+        config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    except OmegaConfBaseException as error:
+        raise ConfigError([f"{error.full_key}: {str(error).splitlines()[0]}"]) from error
     problems = list(_schema_problems(cfg))
-    problems += _instantiation_problems(OmegaConf.to_container(cfg, resolve=False))
-    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    known = {problem.partition("=")[0] for problem in problems}
+    problems += (p for p in _value_problems(config) if p.partition("=")[0] not in known)
     if not problems:
         problems = list(_cross_field_problems(config)) + list(_part_problems(config))
     if problems:
@@ -64,26 +75,31 @@ def _schema_problems(node: DictConfig, prefix: str = "") -> Iterator[str]:
             yield f"{path}=???: must be set ({fields[str(name)].metadata['meaning']})"
         elif isinstance(node[name], DictConfig):
             yield from _schema_problems(node[name], f"{path}.")
-        elif node[name] is not None:
+        elif node[name] is not None or fields[str(name)].type is Any:
             holds, allowed = fields[str(name)].metadata["check"]
             if not holds(node[name]):
                 yield f"{path}={node[name]}: must be {allowed}"
 
 
-def _instantiation_problems(node: Any, prefix: str = "") -> Iterator[str]:
-    """Keys that ask Hydra to call something: nothing here does, and nobody shall think so."""
-    if isinstance(node, list):
-        node = dict(enumerate(node))
-    if isinstance(node, dict):
-        for name, value in node.items():
-            if name in ("_target_", "_partial_", "_args_", "_recursive_", "_convert_"):
-                yield f"{prefix}{name}: parts are built by name, nothing else is called"
-            yield from _instantiation_problems(value, f"{prefix}{name}.")
+def _value_problems(node: Any, prefix: str = "") -> Iterator[str]:
+    """Numbers that nothing here can mean, and keys that ask Hydra to call something: nothing does."""
+    for name, value in enumerate(node) if isinstance(node, list) else node.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, dict | list):
+            yield from _value_problems(value, f"{path}.")
+        elif isinstance(value, int | float) and not abs(value) < LARGEST[type(value)]:
+            yield f"{path}={value}: must be finite, and below {LARGEST[type(value)]:,}"
+        if name in ("_target_", "_partial_", "_args_", "_recursive_", "_convert_"):
+            yield f"{path}: parts are built by name, nothing else is called"
 
 
 def _cross_field_problems(config: Mapping[str, Any]) -> Iterator[str]:
     """Values that are fine alone but not together."""
     train, total, n = config["train"], config["total_steps"], config["env"].get("n", 1)
+    for path, most in AT_MOST.items():
+        *node, key = path.split(".")
+        if (value := (config[node[0]] if node else config).get(key, 0)) > most:
+            yield f"{path}={value}: must be at most {most:,}"
     starts, capacity = train["learning_starts"], config["buffer"].get("capacity")
     if starts >= total:
         yield f"train.learning_starts={starts}: must be below total_steps={total}"
@@ -130,24 +146,32 @@ def _part_problems(config: Mapping[str, Any]) -> Iterator[str]:
     for module in config["plugins"]:
         try:
             importlib.import_module(module)
-        except ImportError as error:
-            yield f"plugins: cannot import {module!r}: {error}"
+        except Exception as error:  # of a plug-in, it may be any
+            yield f"plugins: cannot import {module!r}: {type(error).__name__}: {error}"
     from dqn_exp import experiment  # here, because it imports torch and every part
 
     for kind in PARTS:
         yield from registry.problems(kind, config[kind])
+    for number, wrapper in enumerate(config["env"].get("wrappers", [])):
+        for problem in registry.problems("wrapper", wrapper):
+            yield f"env.wrappers.{number}{problem.removeprefix('wrapper')}"
     try:
         experiment.resolve_device(config["device"])
     except ConfigError as error:
         yield from error.problems
 
 
-def expand_resume(arguments: list[str]) -> list[str]:
+def expanded(arguments: list[str]) -> list[str]:
     """Command-line arguments, where resume=<path> is made to mean all that its run began with.
 
     The path is of a run folder, or of a checkpoint in one. What else is said on the command line wins.
-    Exits with 2 if there is no run.
+    Exits with 2 if there is no run, or a group is chosen to be nothing, which Hydra answers with a
+    traceback.
     """
+    for group, _, option in (argument.partition("=") for argument in arguments):
+        if group in GROUPS and group not in ("experiment", "ablate") and option in ("", "null"):
+            print(f"{group}={option}: must be one of: {', '.join(_options(group))}", file=sys.stderr)
+            raise SystemExit(2)
     named = [a.removeprefix("resume=") for a in arguments if a.startswith("resume=")]
     if not named or named[-1] in ("auto", "null"):
         return arguments
@@ -172,17 +196,19 @@ def _quoted(path: Path) -> str:
 class JobChecks(Callback):
     """Hydra callback: what comes before a run, and after a sweep."""
 
+    experiment: "Experiment | None" = None  # of a single run, built before Hydra has written anything
+
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """Check the config, and the folder, before Hydra writes: exit with 2, or do nothing."""
-        from dqn_exp.run_folder import RunFolder  # here, because it imports torch
+        """Build the run, or exit with 2."""
+        from dqn_exp.experiment import Experiment  # here, because it imports torch
 
         HydraConfig.instance().set_config(config)  # the folder's name asks it for the choices
         task = copy.deepcopy(config)
         with open_dict(task):
             del task["hydra"]
         try:
-            checked = load(task)
-            RunFolder(Path(config.hydra.run.dir), checked["resume"]).checkpoint(checked)
+            folder = Path(config.hydra.run.dir).absolute()
+            JobChecks.experiment = Experiment(load(task), folder, progress=True)
         except ConfigError as error:
             print(error, file=sys.stderr)
             raise SystemExit(2) from None
@@ -195,8 +221,10 @@ class JobChecks(Callback):
 
 def _list_jobs(sweep: Path) -> None:
     """Print how each job of a sweep ended."""
-    for path in sorted(sweep.glob("*/summary.json"), key=lambda path: path.stat().st_mtime):
-        job = json.loads(path.read_text())
+    for path in sorted(sweep.glob("*/.hydra"), key=lambda path: path.stat().st_mtime):
+        summary, job = path.with_name("summary.json"), {"status": "refused", "objective": "see above"}
+        if summary.exists():
+            job = json.loads(summary.read_text())
         print(f"{job['status']:<12}{job.get('error') or job['objective']}  {path.parent}")
 
 
@@ -210,14 +238,17 @@ def help_text() -> str:
         "Groups (choose with group=option)",
     ]
     for group, meaning in GROUPS.items():
-        options = ", ".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
-        lines.append(f"  {group:<12} {meaning}: {options}")
+        lines.append(f"  {group:<12} {meaning}: {', '.join(_options(group))}")
     lines += ["", "Keys (set with key=value; --cfg job shows the values)"]
     for group, schemas in SCHEMAS.items():
         meanings = {k: v for schema in schemas.values() for k, v in _meanings(schema, group)}
         lines += [f"  {path:<27} {meaning}" for path, meaning in meanings.items()]
     lines += ["", "--hydra-help shows the flags; -sc install=bash prints shell completion."]
     return "\n".join(lines)
+
+
+def _options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def _meanings(schema: type, prefix: str) -> Iterator[tuple[str, str]]:

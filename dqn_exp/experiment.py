@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from dqn_exp import registry
-from dqn_exp.buffers.memory import human
+from dqn_exp.buffers.memory import human, require
 from dqn_exp.checkpoint import CheckpointError, Checkpoints
 from dqn_exp.deviations import deviations
 from dqn_exp.evaluation import CompiledPlay, Play
@@ -38,6 +38,7 @@ FORMS: dict[type[Loop], str] = {
 }
 # With compile=auto: gradient steps from which the seconds saved outweigh those of a cold compilation.
 WORTH_COMPILING = {CompiledSteps: 50_000, WholeLoop: 10_000}
+MATRICES = 6  # of parameters: online, target, gradient, the optimizer's two or three
 CHECKED = 64  # periods of updates that a debugged run first compares with and without compilation
 CHECK_TOLERANCE = 1e-3  # rounding, as Adam spreads it
 Scalar = bool | int | float | str  # what the HPARAMS tab takes
@@ -115,6 +116,8 @@ class Experiment:
             self.net = registry.build("net", config["net"], self.context, self.agent)
         except ValueError as error:
             raise ConfigError([f"net={config['net']['name']}: {error}"]) from error
+        n_bytes = MATRICES * len(seeds) * self.net.n_params * dtype.itemsize
+        require(n_bytes, device, f"net.hidden={config['net']['hidden']}: {len(seeds)} seed(s)")
         self.buffer = registry.build("buffer", config["buffer"], self.context, self.agent)
         self.exploration = registry.build("exploration", config["exploration"], self.context)
         self.learner = Learner(
@@ -278,6 +281,8 @@ class Experiment:
             raise ConfigError(
                 [f"resume={self.config['resume']}: {checkpoint.path}: {error}"]
             ) from error
+        for reason in checkpoint.damaged:
+            log.warning("damaged checkpoint skipped: %s", reason)
         log.info("resumed at env step %d", loop.step)
         for key, (before, now) in changes(checkpoint.manifest["config"], self.config).items():
             if key != "resume":

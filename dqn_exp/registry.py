@@ -74,9 +74,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"{hint} (one of: {', '.join(known)})"
 
 
-def problems(kind: str, node: Mapping[str, Any]) -> list[str]:
+def problems(kind: str, node: Any) -> list[str]:
     """What is wrong with a config node's name and keys, one line each; empty if it can be built."""
     selector = SELECTORS.get(kind, "name")
+    if not isinstance(node, Mapping):
+        return [f"{kind}={node}: must name a {kind}{did_you_mean(str(node), names(kind))}"]
     name = node.get(selector)
     if name not in _parts.get(kind, {}):
         return [f"{kind}.{selector}={name}: unknown {kind}{did_you_mean(str(name), names(kind))}"]

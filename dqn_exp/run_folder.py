@@ -14,6 +14,7 @@ from dqn_exp.registry import ConfigError
 
 # What may differ when a run goes on; of a name with a dot at its end, all below it.
 MAY_CHANGE = ("total_steps", "log.", "eval.", "checkpoint.", "device", "compile", "resume")
+OWN_FILES = (".lock", "*.json", "*.csv", "seed=*", "seed=*/*", "checkpoints", "checkpoints/*")
 FREE = ", ".join(f"{key}*" if key.endswith(".") else key for key in MAY_CHANGE)
 
 
@@ -40,6 +41,9 @@ class RunFolder:
             raise ConfigError(
                 [f"{here}: holds a run already; resume=auto goes on with it, or choose another folder"]
             )
+        for found in (path for pattern in OWN_FILES for path in self.path.glob(pattern)):
+            if found.is_symlink():  # what is written, cut or deleted lies in the folder
+                raise ConfigError([f"{here}: {found} is a symbolic link"])
         if owner := self._owner():
             raise ConfigError([f"{here}: in use by {owner}"])
         try:
@@ -48,6 +52,8 @@ class RunFolder:
             raise ConfigError([f"resume={self._resume}: {error}"]) from error
         if checkpoint is None:
             return None
+        if not isinstance(checkpoint.manifest.get("config"), dict):
+            raise ConfigError([f"resume={self._resume}: {checkpoint.path} is of no run"])
         problems = [
             f"{key}={now}: the run began with {before}; when it goes on, only {FREE} may differ"
             for key, (before, now) in changes(checkpoint.manifest["config"], config).items()
@@ -63,9 +69,6 @@ class RunFolder:
         folder = self.path / "checkpoints"
         if self._resume is None:
             return None
-        for found in self.path.rglob("*"):  # what is cut or deleted lies in the folder
-            if found.is_symlink():
-                raise CheckpointError(f"{found} is a symbolic link")
         path = Path(self._resume).absolute()
         if self._resume == "auto" or path == self.path.absolute():
             return Checkpoints(folder).newest()
@@ -120,7 +123,7 @@ def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """A config by dotted keys; lists are values."""
     flat: dict[str, Any] = {}
     for key, value in node.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping):
             flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value

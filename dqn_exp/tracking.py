@@ -62,10 +62,10 @@ class Tracker:
         with self._survive():
             self._writers = [_writer(folder) for folder in self._folders]
         self._write(Event(file_version="brain.Event:2") for _ in seeds)
-        if state:  # a server that has shown more than was kept is to forget it
-            start = SessionLog(status=SessionLog.START)
-            self._write(Event(step=step + 1, session_log=start) for _ in seeds)
-        else:
+        # A server that has shown more than was kept forgets it; the first start only tells it to do so.
+        start = SessionLog(status=SessionLog.START)
+        self._write(Event(step=step + 1 if state else 0, session_log=start) for _ in seeds)
+        if not state:
             # Written into the run itself: a nested run of its own would double every curve. The tab
             # shows the beginning of the name, which must be unique as a whole.
             self._write(

@@ -20,11 +20,18 @@ FLOORS = [
     {"run_folder", "summary"},
     {"trainer"},
     {"diagnostics"},
-    {"loop", "evaluation", "checkpoint", "signals", "stopping", "tracking"},
+    {"loop", "evaluation", "checkpoint", "stopping", "tracking"},
     {"learner"},
     {"exploration", "optim"},
     {"agents", "nets", "buffers", "envs"},
-    {"td", "compilation", "rng", "schedules", "deviations"},  # pure functions, used by parts too
+    {
+        "td",
+        "compilation",
+        "rng",
+        "schedules",
+        "deviations",
+        "signals",
+    },  # pure functions, used by parts too
     {"types", "registry", "schema"},
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -1,9 +1,11 @@
-"""How much memory a replay buffer may take."""
+"""How much memory there is to take."""
 
 from pathlib import Path
 
 import psutil
 import torch
+
+from dqn_exp.registry import ConfigError
 
 _CGROUP_FILES = (  # (limit, in use): version 2, then version 1
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
@@ -23,6 +25,13 @@ def available_bytes(device: torch.device) -> int:
         if Path(limit).is_file() and (text := Path(limit).read_text().strip()).isdigit():
             available = min(available, int(text) - int(Path(usage).read_text()))
     return available
+
+
+def require(n_bytes: int, device: torch.device, what: str) -> None:
+    """Raise ConfigError, beginning with what needs them, if so many bytes are not available."""
+    if n_bytes > (available := available_bytes(device)):
+        there = f"{human(available)} are available on {device}"
+        raise ConfigError([f"{what} need {human(n_bytes)}, but {there}"])
 
 
 def human(n_bytes: float) -> str:

@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dqn_exp import td
-from dqn_exp.buffers.memory import available_bytes, human
-from dqn_exp.registry import ConfigError
+from dqn_exp.buffers.memory import require
 from dqn_exp.types import Agent, Batch, Context, Step, Transition
 
 FACTS = ("action", "reward", "terminated", "stop")  # stop: windows end here (episode, or newest)
@@ -39,14 +38,7 @@ class Ring:
         obs_bytes = 2 * math.prod(spec.obs_shape) * spec.obs_dtype.itemsize
         slot_bytes = obs_bytes + len(FACTS) * context.dtype.itemsize
         self.n_bytes = S * capacity * slot_bytes + extra_bytes
-        available = available_bytes(context.device)
-        if self.n_bytes > available:
-            raise ConfigError(
-                [
-                    f"buffer.capacity={capacity}: {S} seed(s) need {human(self.n_bytes)}, "
-                    f"but {human(available)} are available on {context.device}"
-                ]
-            )
+        require(self.n_bytes, context.device, f"buffer.capacity={capacity}: {S} seed(s)")
         # Filled with zeros for real: memory is committed now, not page by page hours later.
         self._obs = torch.empty(
             S * capacity, 2, *spec.obs_shape, dtype=spec.obs_dtype, device=context.device

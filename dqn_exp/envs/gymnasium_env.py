@@ -5,7 +5,9 @@ an env depends on nothing else, whatever the number of seeds or their order.
 Letters: S seeds, N envs per seed.
 """
 
+import atexit
 import math
+import signal
 from collections import deque
 
 import gymnasium
@@ -18,6 +20,7 @@ from torch import Tensor
 
 from dqn_exp import registry, rng
 from dqn_exp.registry import ConfigError, register
+from dqn_exp.signals import SIGNALS
 from dqn_exp.types import Episode, NotDeterministicError, Spec, State, Transition
 
 EPISODE_BLOCK = 256  # episode seeds drawn at once
@@ -58,12 +61,21 @@ class GymnasiumEnv:
         self._shape = (len(seeds), n)
         # Built before the vector env, so that what is wrong with the id or spaces is said plainly.
         self.spec, self._first_action = _spec(id, kwargs, wrappers)
+
+        def make() -> gymnasium.Env:
+            if vectorization == "async":  # this is a process of its own, which ends with the run's
+                for each in SIGNALS:
+                    signal.signal(each, signal.SIG_IGN)
+            return _make(id, {**kwargs, "disable_env_checker": True}, wrappers)
+
         self._envs = VECTOR_ENVS[vectorization](
-            [lambda: _make(id, {**kwargs, "disable_env_checker": True}, wrappers)] * (len(seeds) * n),
+            [make] * (len(seeds) * n),
             copy=False,  # observations are copied to the device anyway
             autoreset_mode=AutoresetMode.DISABLED,
         )
         self._id = id
+        # Before multiprocessing has its way: a signal, which processes of envs ignore, and a wait.
+        atexit.register(self.close)
         self._finished: list[Episode] = []
         self.episode_counts = torch.zeros(len(seeds), dtype=torch.int64)
         self._steps = 0  # of each env since reset
@@ -171,6 +183,7 @@ class GymnasiumEnv:
     def close(self) -> None:
         """Close the environments."""
         self._envs.close()
+        atexit.unregister(self.close)
 
     def _refuse_not_finite(self, obs: np.ndarray, reward: np.ndarray) -> None:
         """Raise FloatingPointError if an observation [S * N, ...] or reward [S * N] is not finite."""
@@ -239,8 +252,12 @@ def _spec(id: str, kwargs: dict, wrappers: list[dict]) -> tuple[Spec, int]:
     """What the env looks like, and the number of its first action."""
     try:
         env = _make(id, kwargs, wrappers)
-    except (gymnasium.error.Error, TypeError) as error:
+    except ConfigError:
+        raise
+    except gymnasium.error.Error as error:
         raise ConfigError([f"env.id={id}: {error}"]) from error
+    except Exception as error:  # of an env, it may be any
+        raise ConfigError([f"env.id={id}: {type(error).__name__}: {error}"]) from error
     observations, actions = env.observation_space, env.action_space
     if env.spec is None or env.spec.max_episode_steps is None:
         raise ConfigError([f"env.id={id}: has no time limit; set env.max_episode_steps"])

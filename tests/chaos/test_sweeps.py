@@ -1,0 +1,108 @@
+"""Sweeps: failing jobs, killed ones, and several sweeps at once."""
+
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from runs import SMALL, digests, finish, kill, logged, result, running, summary, train, wait_for
+
+TINY = [*SMALL, "total_steps=800", "checkpoint.every=200", "eval.every=400"]
+
+
+def jobs(cwd: Path) -> dict[str, Path]:
+    """Folders of the jobs of a sweep that have begun, by what is special about them."""
+    return {path.parent.name: path.parent for path in sorted(cwd.glob("sweep/*/summary.json"))}
+
+
+@pytest.mark.slow
+def test_one_failing_job_leaves_the_others_alone_and_is_named_in_the_end(tmp_path: Path) -> None:
+    swept = ["--multirun", "optim.lr=0.001,1e30,0.002", "hydra.sweep.dir=sweep", *TINY]
+    done = train(tmp_path, *swept)
+    assert done.returncode == 1, done.stderr
+    found = jobs(tmp_path)
+    assert [summary(path)["status"] for path in found.values()] == ["finished", "failed", "finished"]
+    listed = [
+        line for line in done.stdout.splitlines() if line.endswith(tuple(map(str, found.values())))
+    ]
+    assert [line.split()[0] for line in listed] == ["finished", "failed", "finished"]
+    assert "is not finite" in listed[1]
+    assert [line.rsplit("/", 1)[-1] for line in listed] == list(found)
+
+
+@pytest.mark.slow
+def test_a_job_that_cannot_be_built_is_named_in_the_end_as_well(tmp_path: Path) -> None:
+    swept = ["--multirun", "buffer.capacity=999999999999,600", "hydra.sweep.dir=sweep"]
+    done = train(tmp_path, *swept, *(a for a in TINY if "capacity" not in a))
+    assert done.returncode != 0
+    assert [summary(path)["status"] for path in jobs(tmp_path).values()] == ["finished"]
+    assert "buffer.capacity" in done.stderr
+    assert any("0_buffer.capacity=999999999999" in line for line in done.stdout.splitlines())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_a_killed_sweep_goes_on_where_it_was_and_ends_as_if_nothing_had_happened(
+    tmp_path: Path, launcher: str
+) -> None:
+    if launcher == "joblib":
+        pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    swept = ["--multirun", "agent=dqn,munchausen,c51", "hydra.sweep.dir=sweep", *TINY]
+    swept += [f"hydra/launcher={launcher}"] + ["hydra.launcher.n_jobs=1"] * (launcher == "joblib")
+    for path in (whole, cut):
+        path.mkdir()
+    with running(cut, *swept, "resume=auto") as process:
+        wait_for(lambda: any(logged(path) >= 400 for path in cut.glob("sweep/1_*")), process)
+        kill(process)
+    first, second = jobs(cut).values()
+    assert [summary(first)["status"], summary(second)["status"]] == ["finished", "running"]
+    before = digests(first)
+    done = train(cut, *swept, "resume=auto")
+    assert done.returncode == 0, done.stderr
+    after = digests(first)
+    changed = {name for name in before if after[name] != before[name]}
+    assert all(name in {".lock", "train.log"} or name.startswith(".hydra/") for name in changed)
+    assert summary(second)["resumed_from"] in (200, 400, 600)
+
+    assert train(whole, *swept).returncode == 0
+    assert list(jobs(cut)) == list(jobs(whole))
+    for name, path in jobs(cut).items():
+        assert result(path) == result(jobs(whole)[name])
+
+
+@pytest.mark.slow
+def test_two_sweeps_begun_at_once_get_different_folders(tmp_path: Path) -> None:
+    swept = ["--multirun", "seed=0,1", *TINY]
+    with running(tmp_path, *swept) as one, running(tmp_path, *swept) as other:
+        assert one.wait() == other.wait() == 0
+    sweeps = list(tmp_path.glob("multirun/*/*"))
+    assert len(sweeps) == 2
+    assert len(list(tmp_path.glob("multirun/*/*/*/summary.json"))) == 4
+
+
+@pytest.mark.slow
+def test_an_interrupted_sweep_goes_on_only_if_that_is_asked_for(tmp_path: Path) -> None:
+    swept = ["--multirun", "seed=0,1", "hydra.sweep.dir=sweep", *TINY]
+    with running(tmp_path, *swept) as process:
+        wait_for(lambda: any(logged(path) >= 400 for path in tmp_path.glob("sweep/0_*")), process)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 75
+    refused = train(tmp_path, *swept)
+    assert refused.returncode == 2
+    assert "holds a run already" in refused.stderr
+    assert train(tmp_path, *swept, "resume=auto").returncode == 0
+    assert [summary(path)["status"] for path in jobs(tmp_path).values()] == ["finished"] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device whose memory runs out")
+def test_a_job_that_runs_out_of_gpu_memory_fails_alone(tmp_path: Path) -> None:
+    swept = ["--multirun", "net.hidden=[500000,500000],[32,32]", "hydra.sweep.dir=sweep", "device=cuda"]
+    done = train(tmp_path, *swept, *(a for a in TINY if "hidden" not in a))
+    assert done.returncode != 0
+    assert "out of memory" in done.stderr
+    (second,) = tmp_path.glob("sweep/1_*")
+    assert summary(second)["status"] == "finished"
+    finish(tmp_path, tmp_path / "alone", "device=cuda", *TINY)
+    assert result(second) == result(tmp_path / "alone")

@@ -1,0 +1,201 @@
+"""Checkpoints on disk: what is saved is what is loaded, for every part, and little is written twice."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import options
+from torch import Tensor
+
+from dqn_exp import checkpoint
+from dqn_exp.checkpoint import CheckpointError, Checkpoints, verified
+from dqn_exp.experiment import Experiment
+
+Make = Callable[..., Experiment]
+ABOUT = {"config": {"seed": 3, "note": "früh"}}
+DTYPES = [torch.float32, torch.float64, torch.bool, torch.uint8, torch.int32, torch.int64]
+
+
+def state(**more: Any) -> dict[str, Any]:
+    """Nested, of all types that parts have."""
+    cube = torch.arange(24).view(2, 3, 4) % 3
+    each = {str(dtype).split(".")[1]: cube.to(dtype) for dtype in DTYPES}
+    odd = {"scalar": torch.tensor(1.5), "empty": torch.empty(0, 7), "turned": cube[0].T}
+    odd["special"] = torch.tensor([torch.nan, torch.inf, -0.0, 1e-42])
+    rest = {"none": None, "text": "a/b", "number": 7, "real": 0.1, "list": [1, [2.5, None]]}
+    return {"each": each, "deep": {"er": {**odd, **rest}}, "nothing": {}, **rest, **more}
+
+
+def assert_same(a: Any, b: Any, path: str = "") -> None:
+    """Bit for bit, types included."""
+    assert type(a) is type(b), path
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), path
+        for key in a:
+            assert_same(a[key], b[key], f"{path}/{key}")
+    elif isinstance(a, Tensor):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape), path
+        assert a.contiguous().numpy().tobytes() == b.contiguous().numpy().tobytes(), path
+    else:
+        assert a == b, path
+
+
+def save(
+    folder: Path, step: int, state: dict[str, Any], checkpoints: Checkpoints | None = None
+) -> Path:
+    (checkpoints or Checkpoints(folder, keep=9)).save(step, state, ABOUT)
+    return folder / f"step={step}"
+
+
+@pytest.mark.parametrize("segment", [8, 17, 64, 8 << 20])
+def test_what_is_loaded_is_what_was_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, segment: int
+) -> None:
+    monkeypatch.setattr(checkpoint, "SEGMENT_BYTES", segment)
+    path = save(tmp_path, 5, state())
+    saved = verified(path)
+    assert saved.step == 5
+    assert saved.manifest["config"] == ABOUT["config"]
+    assert_same(saved.load(like=state()), state())
+    assert (len(list(path.iterdir())) > 3) == (segment < 100)
+
+
+def test_a_large_tensor_is_cut_and_only_what_has_changed_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "SEGMENT_BYTES", 100)
+    checkpoints, big = Checkpoints(tmp_path, keep=3), torch.arange(100.0).view(20, 5)
+    first = save(tmp_path, 1, {"a": {"big": big}, "small": torch.zeros(3)}, checkpoints)
+    big[7] += 1.0  # rows 5 to 9 are the second of four pieces
+    second = save(tmp_path, 2, {"a": {"big": big}, "small": torch.zeros(3)}, checkpoints)
+    third = save(tmp_path, 3, {"a": {"big": big}, "small": torch.ones(3)}, checkpoints)
+    pieces = [f"a.big.{i:06d}.safetensors" for i in range(4)]
+    names = {path.name for path in first.iterdir()}
+    assert names == {*pieces, "state.safetensors", "manifest.json"}
+
+    def linked(one: Path, other: Path) -> list[str]:
+        return sorted(n for n in names if (one / n).stat().st_ino == (other / n).stat().st_ino)
+
+    assert linked(first, second) == sorted({*pieces, "state.safetensors"} - {pieces[1]})
+    assert linked(second, third) == pieces
+    assert torch.equal(verified(third).load(like={"big": big})["a"]["big"], big)
+    resumed = Checkpoints(tmp_path, keep=3)
+    resumed.use(verified(third))
+    fourth = save(tmp_path, 4, {"a": {"big": big}, "small": torch.ones(3)}, resumed)
+    assert linked(third, fourth) == [*pieces, "state.safetensors"]
+
+
+def steps(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("keep", [1, 2, 5])
+def test_the_newest_are_kept_and_are_whole(tmp_path: Path, keep: int) -> None:
+    checkpoints = Checkpoints(tmp_path, keep)
+    for step in (90, 100, 110, 120):
+        save(tmp_path, step, state(count=step), checkpoints)
+    expected = ["step=90", "step=100", "step=110", "step=120"][-keep:]
+    assert steps(tmp_path) == sorted(expected)
+    for path in tmp_path.iterdir():
+        assert verified(path).load(like=state())["count"] == int(path.name[5:])
+    newest = checkpoints.newest()
+    assert newest
+    assert newest.step == 120
+
+
+@pytest.mark.parametrize("function", ["_write_through", "_synchronise"])
+def test_nothing_is_deleted_if_a_save_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    save(tmp_path, 1, state(count=1), checkpoints)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(checkpoint, function, full)
+        with pytest.raises(OSError, match="No space left"):
+            save(tmp_path, 2, state(count=2), checkpoints)
+    assert steps(tmp_path) == ["step=1"]
+    assert verified(tmp_path / "step=1").load(like=state())["count"] == 1
+    save(tmp_path, 2, state(count=2), checkpoints)  # once there is room again
+    assert steps(tmp_path) == ["step=2"]
+
+
+def test_a_state_of_the_same_step_is_not_saved_twice(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    path = save(tmp_path, 1, state(count=1), checkpoints)
+    before = path.stat().st_ino, path.stat().st_mtime_ns
+    save(tmp_path, 1, state(count=2), checkpoints)
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == before
+    assert verified(path).load(like=state())["count"] == 1
+
+
+def test_going_on_from_one_deletes_those_of_later_steps(tmp_path: Path) -> None:
+    for step in (8, 9, 10, 11):
+        save(tmp_path, step, state(count=step))
+    later = Checkpoints(tmp_path, keep=9)
+    later.use(verified(tmp_path / "step=9"))
+    assert steps(tmp_path) == ["step=8", "step=9"]
+    save(tmp_path, 10, state(count=-1), later)
+    assert verified(tmp_path / "step=10").load(like=state())["count"] == -1
+
+
+def test_a_state_of_another_size_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "EXTRA_BYTES", 0)
+    path = save(tmp_path, 1, {"x": torch.zeros(100_000)})
+    with pytest.raises(CheckpointError, match="where about 400 are expected"):
+        verified(path).load(like={"x": torch.zeros(100)})
+
+
+AGENTS, NETS = options("agent"), options("net")
+PAIRS = [
+    f"agent={agent} net={net} buffer={options('buffer')[(i + j) % 2]} "
+    f"optim={options('optim')[(i + 2 * j) % 4]} env.backend={('native', 'gymnasium')[i // 2 % 2]} "
+    f"exploration={options('exploration')[(i + 3 * j) % 7]}"
+    for i, agent in enumerate(AGENTS)
+    for j, net in enumerate(NETS)
+]
+OTHERS = [
+    "env=frozenlake agent.target={tau:1,every:30} optim.amsgrad=true env.n=2 seeds=2",
+    "agent.target={tau:1,episodes:1} env.n=3 buffer=per seeds=2",
+    "env=lunarlander exploration=ez_greedy env.vectorization=async env.n=2",
+]
+SOME = PAIRS[:: len(NETS) + 1] + OTHERS  # each agent, net, buffer, optimizer, and exploration
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("overrides", "mode"),
+    [
+        *((overrides, "false") for overrides in SOME),
+        *(pytest.param(o, "false", marks=slow) for o in PAIRS if o not in SOME),
+        *(pytest.param(o, "true", marks=slow) for o in SOME),
+    ],
+)
+def test_every_part_goes_on_from_a_checkpoint_as_if_nothing_had_happened(
+    make: Make, tmp_path: Path, overrides: str, mode: str
+) -> None:
+    first, second = (make(*overrides.split(), f"compile={mode}", "train.every=3") for _ in range(2))
+    loops = first.loop(), second.loop()
+    loops[0].advance(138)
+    loops[0].env.take_episodes()
+    # A copy: the state's tensors are the loop's own.
+    Checkpoints(tmp_path).save(138, copy.deepcopy(loops[0].state_dict()), {})
+    loaded = verified(tmp_path / "step=138").load(like=loops[1].state_dict())
+    assert_same(loaded, loops[0].state_dict())
+    loops[1].load_state_dict(loaded)
+    for stop in (138, 186, 258):
+        for loop in loops:
+            loop.advance(stop)
+        assert loops[0].env.take_episodes() == loops[1].env.take_episodes()
+        assert_same(loops[1].state_dict(), loops[0].state_dict())
+    for experiment in (first, second):
+        experiment.env.close()
+        experiment.eval_env.close()
