@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from dqn_exp import config
 
 config.register_schemas()
-exit_code = 2  # until a run has been built, what fails is its configuration
+exit_code = 2  # until a run has failed, what fails is the configuration
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -26,11 +26,12 @@ def main(cfg: DictConfig) -> float:
     try:
         built = config.JobChecks.experiment  # but not in a sweep
         experiment = built or Experiment(config.load(cfg), Path(HydraConfig.get().runtime.output_dir))
-        exit_code = 1
         objective = experiment.run()
     except config.ConfigError as error:
-        exit_code = 2
         raise CompactHydraException(str(error)) from error
+    except Exception:
+        exit_code = 1
+        raise
     if objective is None:
         raise SystemExit(75)  # ends a sweep, too
     return objective

@@ -49,7 +49,7 @@ class Failure(NamedTuple):
     grad_norm: float
 
     def __str__(self) -> str:
-        return f"env step {self.step}, largest |TD| {self.priority}, gradient norm {self.grad_norm}"
+        return f"largest |TD| {self.priority}, gradient norm {self.grad_norm}"
 
 
 class Learner:

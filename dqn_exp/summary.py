@@ -48,7 +48,10 @@ def results(trainer: Trainer, final: Evaluation, config: Mapping[str, Any]) -> d
         "train_seconds": trainer.seconds,
     }
     if failures := trainer.loop.learner.failures():
-        found["dropped"] = {int(context.seeds[i]): str(failure) for i, failure in failures.items()}
+        found["dropped"] = {
+            int(context.seeds[i]): {"step": failure.step, "reason": str(failure)}
+            for i, failure in failures.items()
+        }
     if any(rule is not None for rule in config["train"]["stop"].values()):
         found["stop_rule_met"] = [e and e._asdict() for e in trainer.stop.met_at]
     if (solved := config["eval"]["solved"]) is not None:
@@ -63,7 +66,7 @@ def report(summary: Mapping[str, Any], final: Evaluation) -> str:
         mean, std = returns.mean(), returns.std()
         lines.append(f"  seed {seed:<4} {mean:8.1f} +- {std:.1f}  worst {returns.min():.1f}")
     for seed, failure in summary.get("dropped", {}).items():
-        lines.append(f"  seed {seed} learned no more, not being finite: {failure}")
+        lines.append(f"  seed {seed} learned until env step {failure['step']}: {failure['reason']}")
     if "solved" in summary:
         solved = summary["solved"]
         lines.append(f"  solved: {sum(solved)} of {len(solved)} seed(s)")

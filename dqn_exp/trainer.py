@@ -106,7 +106,8 @@ class Trainer:
             if i in self._failed:
                 continue
             self._failed.add(i)
-            line = f"seed {int(self.loop.context.seeds[i])} is not finite: {failure}"
+            seed = int(self.loop.context.seeds[i])
+            line = f"env step {failure.step}: seed {seed} is not finite: {failure}"
             if not self.drop:
                 raise FloatingPointError(line)
             log.warning("%s; it learns no more", line)

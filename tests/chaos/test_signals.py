@@ -25,7 +25,7 @@ from runs import (
 )
 
 INTERRUPTED = 75
-LONG_EVALUATION = ["eval.episodes=200", "eval.final_episodes=20000"]
+LONG_EVALUATION = ["eval.episodes=2000", "eval.final_episodes=20000"]
 NATIVE = "env.backend=native"
 ASYNC = ["env.vectorization=async", "env.n=2"]
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
