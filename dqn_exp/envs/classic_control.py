@@ -72,7 +72,8 @@ class CartPole:
 
     def observe(self, state: Tensor) -> Tensor:
         """The state itself."""
-        return state.float()
+        # The same strides always, whatever those of the state: compiled loops insist on that.
+        return state.to(torch.float32, memory_format=torch.contiguous_format)
 
 
 class Acrobot:
@@ -159,7 +160,7 @@ class MountainCar:
 
     def observe(self, state: Tensor) -> Tensor:
         """The state itself."""
-        return state.float()
+        return state.to(torch.float32, memory_format=torch.contiguous_format)
 
 
 def _wrap(angle: Tensor) -> Tensor:
