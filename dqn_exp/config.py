@@ -52,8 +52,8 @@ def load(cfg: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise ConfigError([f"{error.full_key}: {str(error).splitlines()[0]}"]) from error
     problems = list(_schema_problems(cfg))
-    known = {problem.partition("=")[0] for problem in problems}
-    problems += (p for p in _value_problems(config) if p.partition("=")[0] not in known)
+    known = tuple(problem.partition("=")[0] + end for problem in problems for end in "=.")
+    problems += (p for p in _value_problems(config) if not p.startswith(known))
     if not problems:
         problems = list(_cross_field_problems(config)) + list(_part_problems(config))
     if problems:
