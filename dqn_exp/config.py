@@ -183,9 +183,10 @@ def expanded(arguments: list[str]) -> list[str]:
     except (OSError, yaml.YAMLError, TypeError, AttributeError) as error:
         print(f"resume={named[-1]}: no run is there ({error})", file=sys.stderr)
         raise SystemExit(2) from None
-    given = [a for a in arguments if not a.startswith("resume=")]
+    first = next(i for i, a in enumerate(arguments) if "=" in a and not a.startswith("-"))
+    flags, given = arguments[:first], [a for a in arguments[first:] if not a.startswith("resume=")]
     here = ["hydra.mode=RUN", f"hydra.run.dir={_quoted(run_dir)}", f"resume={_quoted(path)}"]
-    return [*kept, *given, *here]
+    return [*flags, *kept, *given, *here]
 
 
 def _quoted(path: Path) -> str:

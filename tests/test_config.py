@@ -1,6 +1,7 @@
 """The config: every shipped option composes and is consumed, and what is wrong is said plainly."""
 
 import re
+from pathlib import Path
 
 import pytest
 from conftest import options
@@ -105,3 +106,20 @@ def test_the_help_has_a_line_for_every_group() -> None:
     for group in (path for path in config.CONF.iterdir() if path.is_dir()):
         (line,) = re.findall(rf"^  {group.name} +\w.*: .*$", config.help_text(), flags=re.MULTILINE)
         assert all(option in line for option in options(group.name))
+
+
+def test_a_run_that_is_resumed_brings_its_overrides_before_those_given_now(tmp_path: Path) -> None:
+    run = tmp_path / "seed=1"
+    (run / ".hydra").mkdir(parents=True)
+    stored = ["agent=dqn", "resume=auto", "hydra.callbacks.x._target_=os.system", "~plugins"]
+    (run / ".hydra/overrides.yaml").write_text("".join(f"- {line}\n" for line in stored))
+    for path in (run, run / "checkpoints/step=100"):
+        given = ["--config-dir", "mine", f"resume={path}", "total_steps=9"]
+        here = ["hydra.mode=RUN", f"hydra.run.dir='{run}'", f"resume='{path}'"]
+        expected = ["--config-dir", "mine", "agent=dqn", "~plugins", "total_steps=9", *here]
+        assert config.expanded(given) == expected
+
+
+def test_other_command_lines_are_left_as_they_are() -> None:
+    for given in (["resume=auto", "seed=1"], ["--help"], ["resume=null"], []):
+        assert config.expanded(given) == given

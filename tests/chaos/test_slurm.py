@@ -65,7 +65,7 @@ def test_a_job_of_submitit_goes_on_after_its_checkpoint_hook(tmp_path: Path) -> 
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     launcher = ["hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1"]
     launcher += ["hydra.launcher.timeout_min=30", f"hydra.sweep.dir={tmp_path}"]
-    command = [sys.executable, *TRAIN, "--multirun", *launcher, "seed=5"]
+    command = [sys.executable, *TRAIN, *launcher, "seed=5", "--multirun"]
     sweep = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     wait_for(lambda: saved(tmp_path), 120)
     (job,) = slurm("squeue", "--noheader", "--format=%i", "--name=train").split()
