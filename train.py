@@ -14,7 +14,6 @@ from omegaconf import DictConfig
 from dqn_exp import config
 
 config.register_schemas()
-exit_code = 2  # until a run has failed, what fails is the configuration
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -22,7 +21,6 @@ def main(cfg: DictConfig) -> float:
     """Run one job; returns the objective for sweepers."""
     from dqn_exp.experiment import Experiment  # not above: --help need not wait for torch
 
-    global exit_code
     try:
         built = config.JobChecks.experiment  # but not in a sweep
         experiment = built or Experiment(config.load(cfg), Path(HydraConfig.get().runtime.output_dir))
@@ -30,7 +28,7 @@ def main(cfg: DictConfig) -> float:
     except config.ConfigError as error:
         raise CompactHydraException(str(error)) from error
     except Exception:
-        exit_code = 1
+        config.JobChecks.failed = True
         raise
     if objective is None:
         raise SystemExit(75)  # ends a sweep, too
@@ -42,4 +40,4 @@ if __name__ == "__main__":
         sys.argv[1:] = config.expanded(sys.argv[1:])
         main()
     except SystemExit as stop:
-        sys.exit(exit_code if stop.code == 1 else stop.code)
+        sys.exit(config.JobChecks.exit_code(stop.code))

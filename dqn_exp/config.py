@@ -198,6 +198,8 @@ class JobChecks(Callback):
     """Hydra callback: what comes before a run, and after a sweep."""
 
     experiment: "Experiment | None" = None  # of a single run, built before Hydra has written anything
+    sweep: Path | None = None  # folder of this process's sweep
+    failed = False  # whether a run of this process has
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Build the run, or exit with 2."""
@@ -217,16 +219,28 @@ class JobChecks(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Have the jobs listed in the end, even if one fails: Hydra only tells of the first."""
         HydraConfig.instance().set_config(config)
-        atexit.register(_list_jobs, Path(config.hydra.sweep.dir).absolute())
+        JobChecks.sweep = Path(config.hydra.sweep.dir).absolute()
+        atexit.register(_list_jobs)
+
+    @classmethod
+    def exit_code(cls, code: Any) -> Any:
+        """What to exit with, given Hydra's code: 1 is 2 unless a run, of whatever process, failed."""
+        failed = cls.failed or any(job["status"] == "failed" for _, job in _jobs())
+        return 2 if code == 1 and not failed else code
 
 
-def _list_jobs(sweep: Path) -> None:
-    """Print how each job of a sweep ended."""
-    for path in sorted(sweep.glob("*/.hydra"), key=lambda path: path.stat().st_mtime):
+def _jobs() -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Folder and summary of each job of this process's sweep."""
+    begun = JobChecks.sweep.glob("*/.hydra") if JobChecks.sweep else ()
+    for path in sorted(begun, key=lambda path: path.stat().st_mtime):
         summary, job = path.with_name("summary.json"), {"status": "refused", "objective": "see above"}
-        if summary.exists():
-            job = json.loads(summary.read_text())
-        print(f"{job['status']:<12}{job.get('error') or job['objective']}  {path.parent}")
+        yield path.parent, json.loads(summary.read_text()) if summary.exists() else job
+
+
+def _list_jobs() -> None:
+    """Print how each job of a sweep ended."""
+    for folder, job in _jobs():
+        print(f"{job['status']:<12}{job.get('error') or job['objective']}  {folder}")
 
 
 def help_text() -> str:

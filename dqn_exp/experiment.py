@@ -41,6 +41,7 @@ WORTH_COMPILING = {CompiledSteps: 50_000, WholeLoop: 10_000}
 MATRICES = 6  # of parameters: online, target, gradient, the optimizer's two or three
 CHECKED = 64  # periods of updates that a debugged run first compares with and without compilation
 CHECK_TOLERANCE = 1e-3  # rounding, as Adam spreads it
+LARGE_BLOCK = 31 << 20  # bytes; glibc learns nothing from 32 MB and more
 Scalar = bool | int | float | str  # what the HPARAMS tab takes
 
 
@@ -88,6 +89,9 @@ class Experiment:
         torch.set_num_threads(config["threads"])
         # The moments of dead units decay into denormal numbers, which CPUs handle many times slower.
         torch.set_flush_denormal(True)
+        # glibc hands memory back to the system, and takes it again, at nearly every update until it
+        # has seen a large block freed: it then keeps twice as much.
+        torch.empty(LARGE_BLOCK, dtype=torch.uint8)
         device = resolve_device(config["device"])
         train, rounds = config["train"], config["eval"]
         self.config, self.run_dir, self.progress = config, run_dir, progress

@@ -59,6 +59,7 @@ class Tracker:
         for path in self._files:
             _cut(path, sizes.get(path.name, 0))
         self._writers: list[RecordWriter] | None = None  # none once they have failed
+        self._events: dict[tuple[str, ...], Event] = {}  # by their tags
         with self._survive():
             self._writers = [_writer(folder) for folder in self._folders]
         self._write(Event(file_version="brain.Event:2") for _ in seeds)
@@ -108,7 +109,7 @@ class Tracker:
         for seed, row in zip(self._seeds, rows, strict=True):
             self._metrics.writerows([seed, step, tag, value] for tag, value in row.items())
         self._metrics_file.flush()
-        self._write(_event(step, row) for row in rows)
+        self._write(self._event(step, row) for row in rows)
         self._flush()
 
     def episodes(self, finished: Iterable[Episode]) -> None:
@@ -123,7 +124,7 @@ class Tracker:
                 "train/episode_length": episode.length,
                 "train/episode_return_mean100": sum(self._recent[i]) / len(self._recent[i]),
             }
-            self._write([_event(step, values)], i)
+            self._write([self._event(step, values)], i)
         self._episodes_file.flush()
 
     def close(self, succeeded: bool | None) -> None:
@@ -135,6 +136,22 @@ class Tracker:
                 writer.close()
         self._metrics_file.close()
         self._episodes_file.close()
+
+    def _event(self, step: int, values: Mapping[str, float]) -> Event:
+        """Of scalars by tag; good until the next one of the same tags.
+
+        Made once and filled in anew: Google's library makes the allocator trim the whole process's
+        memory each time it has freed some thousand messages.
+        """
+        tags = tuple(values)
+        if tags not in self._events:
+            scalars = [Summary.Value(tag=tag) for tag in tags]
+            self._events[tags] = Event(summary=Summary(value=scalars))
+        event = self._events[tags]
+        event.step = step
+        for scalar, value in zip(event.summary.value, values.values(), strict=True):
+            scalar.simple_value = value
+        return event
 
     def _write(self, events: Iterable[Event], first: int = 0) -> None:
         """An event of each seed, or of some from the first on."""
@@ -182,11 +199,6 @@ def _cut(path: Path, n_bytes: int) -> None:
         os.truncate(path, n_bytes)
     elif size < n_bytes:
         log.warning("%s has lost its end, %d bytes", path, n_bytes - size)
-
-
-def _event(step: int, values: Mapping[str, float]) -> Event:
-    scalars = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
-    return Event(step=step, summary=Summary(value=scalars))
 
 
 def _session_end(succeeded: bool) -> Event:

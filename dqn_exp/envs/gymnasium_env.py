@@ -8,7 +8,6 @@ Letters: S seeds, N envs per seed.
 import atexit
 import math
 import signal
-from collections import deque
 
 import gymnasium
 import numpy as np
@@ -89,7 +88,8 @@ class GymnasiumEnv:
         self.episode_counts.zero_()
         self._steps = 0
         self._ages = np.zeros_like(self._episode)  # steps of each env's episode so far
-        self._actions: deque[np.ndarray] = deque()  # [S * N] of each step, back to the oldest of them
+        # [steps, S * N], back to the start of the oldest of them, and how many
+        self._actions, self._n_actions = np.zeros((0, self._ages.size), np.int64), 0
         obs, _ = self._envs.reset(seed=self._present_seeds())
         return self._observe(obs)
 
@@ -101,8 +101,8 @@ class GymnasiumEnv:
         self._steps += 1
         if self._strict:
             self._refuse_not_finite(next_obs, reward)
+        self._remember(actions)
         self._ages += 1
-        self._actions.append(actions)
         transition = Transition(
             obs,
             action,
@@ -116,8 +116,6 @@ class GymnasiumEnv:
             self._finish_episodes(done, info["episode"])
             self._episode += done
             self._ages[done] = 0
-            while len(self._actions) > self._ages.max():
-                self._actions.popleft()
             self._observe(self._reset(done))
         return transition, self._obs
 
@@ -137,7 +135,7 @@ class GymnasiumEnv:
             "episode": self._episode.tolist(),
             "episode_counts": self.episode_counts.tolist(),
             "ages": self._ages.tolist(),
-            "actions": torch.from_numpy(np.array(self._actions, np.int64).reshape(-1, len(self._ages))),
+            "actions": torch.from_numpy(self._present_actions()),
             "obs": self._obs,
         }
 
@@ -151,7 +149,8 @@ class GymnasiumEnv:
         self._steps = state["steps"]
         self._episode[:], self._ages[:] = state["episode"], state["ages"]
         self.episode_counts.copy_(torch.tensor(state["episode_counts"]))
-        self._actions.extend(state["actions"].numpy())
+        self._actions = state["actions"].numpy()
+        self._n_actions = len(self._actions)
         obs, _ = self._envs.reset(seed=self._present_seeds())
         for left, actions in zip(range(len(self._actions), 0, -1), self._actions, strict=True):
             if (begins := self._ages == left).any():
@@ -161,7 +160,7 @@ class GymnasiumEnv:
                 if (done & (self._ages >= left)).any():
                     raise self._not_deterministic()
                 self._reset(done)  # one that has not begun yet, and only steps along
-        if self._actions and (begins := self._ages == 0).any():
+        if self._n_actions and (begins := self._ages == 0).any():
             obs = self._reset(begins)
         if not torch.equal(self._observe(obs), state["obs"].to(self._device)):
             raise self._not_deterministic()
@@ -170,9 +169,21 @@ class GymnasiumEnv:
         """Leave all episodes unfinished, uncounted, and begin the next: first obs [S, N, *obs]."""
         self._episode += 1
         self._ages[:] = 0
-        self._actions.clear()
         obs, _ = self._envs.reset(seed=self._present_seeds())
         return self._observe(obs)
+
+    def _remember(self, actions: np.ndarray) -> None:
+        """Keep actions [S * N]; those of finished episodes are forgotten when there is no room left."""
+        if self._n_actions == len(self._actions):
+            present = self._present_actions()
+            self._n_actions = len(present)
+            self._actions = np.concatenate([present, present, np.zeros((64, len(actions)), np.int64)])
+        self._actions[self._n_actions] = actions
+        self._n_actions += 1
+
+    def _present_actions(self) -> np.ndarray:
+        """[steps, S * N] since the oldest of the present episodes began."""
+        return self._actions[self._n_actions - self._ages.max() : self._n_actions]
 
     def _not_deterministic(self) -> NotDeterministicError:
         return NotDeterministicError(

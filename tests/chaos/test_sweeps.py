@@ -16,8 +16,14 @@ def jobs(cwd: Path) -> dict[str, Path]:
 
 
 @pytest.mark.slow
-def test_one_failing_job_leaves_the_others_alone_and_is_named_in_the_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_one_failing_job_leaves_the_others_alone_and_is_named_in_the_end(
+    tmp_path: Path, launcher: str
+) -> None:
+    if launcher == "joblib":
+        pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     swept = ["--multirun", "optim.lr=0.001,1e29,0.002", "hydra.sweep.dir=sweep", *TINY]
+    swept += [f"hydra/launcher={launcher}"] + ["hydra.launcher.n_jobs=1"] * (launcher == "joblib")
     done = train(tmp_path, *swept)
     assert done.returncode == 1, done.stderr
     found = jobs(tmp_path)
