@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from runs import (
     SMALL,
     finish,
@@ -162,3 +163,18 @@ def test_a_job_alone_does_what_it_does_third_in_a_sweep(
     assert done.returncode == 0, done.stderr
     (third,) = tmp_path.glob("sweep/2_*")
     assert result(third) == whole("agent=ddqn", *SMALL, *overrides)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device to move to and from")
+@pytest.mark.parametrize(("first", "second"), [("cpu", "cuda"), ("cuda", "cpu")])
+def test_a_run_goes_on_on_another_device_with_a_warning(
+    tmp_path: Path, first: str, second: str
+) -> None:
+    run = tmp_path / "run"
+    start_and_kill(tmp_path, run, *SMALL, "buffer=per", f"device={first}", after=800)
+    done = train(tmp_path, f"resume={run}", f"device={second}")
+    assert done.returncode == 0, done.stderr
+    assert f"not bit-exact: device was {first}, is {second}" in (run / "train.log").read_text()
+    assert summary(run)["resumed_from"] >= 400
+    assert summary(run)["status"] == "finished"
