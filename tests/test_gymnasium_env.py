@@ -33,11 +33,12 @@ def build(*seeds: int, stream: str = "train", **options) -> GymnasiumEnv:
 
 
 def play(env: GymnasiumEnv, steps: int, policy: int = 1) -> torch.Tensor:
-    obs = [env.reset()]
-    for step in range(steps):
-        action = torch.full(obs[0].shape[:2], policy if step % 3 else 0)
-        obs.append(env.step(action)[1])
-    return torch.stack(obs)
+    return torch.stack([env.reset(), *go_on(env, steps, policy)])
+
+
+def go_on(env: GymnasiumEnv, steps: int, policy: int = 1) -> list[torch.Tensor]:
+    shape = env.state_dict()["obs"].shape[:2]
+    return [env.step(torch.full(shape, policy if step % 3 else 0))[1] for step in range(steps)]
 
 
 def test_an_env_depends_on_its_seed_value_alone() -> None:
