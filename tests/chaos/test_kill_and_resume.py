@@ -47,7 +47,7 @@ SLOW = [
     ["env=frozenlake", "buffer=per", "agent.target={tau:1.0,every:null,episodes:3}"],
     ["env=acrobot", "agent=ddqn", "agent.target={tau:1.0,every:150,episodes:null}"],
     ["env=lunarlander", "optim=adamw", "optim.anneal=true"],
-    ["exploration=per_episode", "train.stop.episodes=105", "seeds=2"],
+    ["exploration=per_episode", "train.stop.episodes=170", "seeds=2"],
     ["checkpoint.every=77", "log.every=33", "eval.every=101", "buffer=per", *ASYNC],
 ]
 

@@ -99,6 +99,7 @@ def test_after_kills_a_server_shows_each_step_once(tmp_path: Path, new: bool) ->
         for after in (600, 1400):
             with running(tmp_path, *overrides, f"hydra.run.dir={folder}", "resume=auto") as process:
                 wait_for(lambda at=after: logged(folder) >= at, process)
+                time.sleep(0.02)  # the events of a step are written after its CSV rows
                 process.send_signal(signal.SIGSTOP)
                 shown(ask, "seed=1", "train/epsilon", logged(folder))  # what is to be forgotten
                 kill(process)
