@@ -25,8 +25,8 @@ DEFECTS = {
     ),
     "no importance weights": (
         "buffers/per.py",
-        ") ** beta)",
-        ") ** 0.0)",
+        "/ priority) ** beta",
+        "/ priority) ** 0.0",
         "test_per.py::test_weights_worked_by_hand",
     ),
     "priorities are |TD| itself, no alpha": (
@@ -62,8 +62,8 @@ DEFECTS = {
     ),
     "only the first reset is seeded": (
         "envs/gymnasium_env.py",
-        "seed=self._next_episode_seeds(done)",
-        "seed=[None] * len(done)",
+        "seed=self._present_seeds(), options",
+        "seed=[None] * len(mask), options",
         "test_evaluation.py::test_only_the_first_episodes_of_each_env_count",
     ),
     "the running mean is padded with zeros": (
@@ -146,14 +146,18 @@ def test_without_a_defect_the_tests_pass(copy: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_a_defect_has_its_place(defect: str) -> None:
+    file, right, _, _ = DEFECTS[defect]
+    assert (ROOT / "dqn_exp" / file).read_text().count(right) == 1, f"{right!r} is not in {file} once"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_a_defect_makes_a_test_fail(copy: Path, defect: str) -> None:
     file, right, wrong, test = DEFECTS[defect]
     path = copy / "dqn_exp" / file
-    code = path.read_text()
-    assert code.count(right) == 1, f"{right!r} is not in {file} once"
-    path.write_text(code.replace(right, wrong))
+    path.write_text(path.read_text().replace(right, wrong))
     done = outcome(copy, test)
     assert done.returncode == 1, done.stdout + done.stderr  # a failure, not an error of collection
     assert "AssertionError" in done.stdout or "assert" in done.stdout
