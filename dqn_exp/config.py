@@ -37,6 +37,7 @@ CONF = Path(__file__).parent.parent / "conf"
 
 def compose(*overrides: str) -> dict[str, Any]:
     """The shipped config with overrides, checked, as the command line would give it."""
+    register_schemas()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return load(hydra_compose("config", overrides=list(overrides)))
 
@@ -278,7 +279,7 @@ def _meanings(schema: type, prefix: str) -> Iterator[tuple[str, str]]:
 
 
 def register_schemas() -> None:
-    """Make the schemas and the help text known to Hydra; called before it starts."""
+    """Make the schemas and the help text known to Hydra; called before it composes."""
     store = ConfigStore.instance()
     for group, schemas in SCHEMAS.items():
         for name, schema in schemas.items():

@@ -10,8 +10,6 @@ import torch
 from dqn_exp import config
 from dqn_exp.experiment import Experiment
 
-config.register_schemas()
-
 # A run of a second that still learns, evaluates and logs.
 TINY = [
     "total_steps=300",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from dqn_exp import bench, config
+from dqn_exp import bench
 from dqn_exp.bench import runs, steps
 
 BENCHMARKS = {
@@ -28,6 +28,5 @@ for name, benchmark in BENCHMARKS.items():
     if name == "solve":
         command.add_argument("--processes", type=int, default=2, help="that share the 20 seeds")
 options = vars(parser.parse_args())
-config.register_schemas()
 torch.set_num_threads(1)
 BENCHMARKS[options.pop("benchmark")](**options)
