@@ -122,6 +122,18 @@ def test_more_episodes_than_one_block_of_seeds_go_on_differently() -> None:
     assert len({tuple(start.tolist()) for start in starts}) == 601
 
 
+def test_only_actions_of_present_episodes_are_kept_in_memory_that_does_not_grow() -> None:
+    env = build(0, 1, n=2, max_episode_steps=20)
+    play(env, 2000)
+    state = env.state_dict()
+    assert 0 < len(state["actions"]) == max(state["ages"]) <= 20
+    assert len(env._actions) <= 3 * 20 + 64
+    again = build(0, 1, n=2, max_episode_steps=20)
+    again.load_state_dict(state)
+    assert torch.equal(torch.stack(go_on(again, 500)), torch.stack(go_on(env, 500)))
+    assert torch.equal(again.state_dict()["actions"], env.state_dict()["actions"])
+
+
 @pytest.mark.parametrize(("n_steps", "id"), [(5, "FrozenLake-v1"), (5, "CliffWalking-v1")])
 def test_discrete_observations_become_one_hot_bytes(id: str, n_steps: int) -> None:
     env = build(0, id=id, max_episode_steps=50)
