@@ -1,15 +1,31 @@
 """Functions on tensors, compiled at their first call."""
 
+import functools
 import logging
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 log = logging.getLogger(__name__)
+
+
+def stack(values: Sequence[Tensor], dim: int) -> Tensor:
+    """torch.stack of small tensors, which compiled code would write one by one, each into a tensor of
+    its own: there, every element is chosen instead.
+    """
+    if not torch.compiler.is_compiling():
+        return torch.stack(values, dim)  # pyright: ignore[reportArgumentType]
+    shape = [1] * (values[0].ndim + 1)
+    shape[dim] = len(values)
+    place = torch.arange(len(values), device=values[0].device).view(shape)
+    *parts, stacked = (value.unsqueeze(dim) for value in values)
+    for i, part in enumerate(parts):
+        stacked = torch.where(place == i, part, stacked)
+    return stacked
 
 
 class Graph:
@@ -40,6 +56,7 @@ class Graph:
                 return self._graph(*args)
         began = time.perf_counter()
         try:
+            _allocate_in_loops_only_what_is_used()
             self._prepare()
             with torch.no_grad():
                 result = self._graph(*args)
@@ -67,3 +84,20 @@ def _with_code_of_its_own(function: Callable[..., Any]) -> Callable[..., Any]:
         plain.__closure__,
     )
     return types.MethodType(copy, function.__self__) if hasattr(function, "__self__") else copy  # type: ignore[attr-defined]
+
+
+@functools.cache
+def _allocate_in_loops_only_what_is_used() -> None:
+    """Mend an omission of the compiler (torch 2.6 to 2.13): the buffers of a loop's body that no kernel
+    needs are noted in the graph of the body but looked up in that around it, so that all of them are
+    allocated in every turn of the loop. That takes a tenth of the time for a small net.
+    """
+    from torch._inductor.graph import GraphLowering  # slow to import
+
+    codegen = GraphLowering.codegen_subgraph
+
+    def codegen_subgraph(self: GraphLowering, parent_graph: GraphLowering) -> None:
+        codegen(self, parent_graph)
+        parent_graph.removed_buffers |= self.removed_buffers
+
+    GraphLowering.codegen_subgraph = codegen_subgraph

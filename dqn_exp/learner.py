@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.graph import _engine_run_backward
 
 from dqn_exp import rng
+from dqn_exp.compilation import stack
 from dqn_exp.optim import Optimizer
 from dqn_exp.types import (
     Agent,
@@ -167,7 +168,7 @@ class Learner:
             self._all_learn = False
         lowest, largest = torch.aminmax(priority, dim=1)
         learns = (lowest >= 0.0) & (largest + norm < math.inf) & self._learns  # false for NaN
-        failure = torch.stack([torch.zeros_like(norm) + env_step, largest.to(norm), norm])
+        failure = stack([torch.zeros_like(norm) + env_step, largest.to(norm), norm], 0)
         failed = self._learns & ~learns
         self._failure.copy_(torch.where(failed, failure.to(self._failure), self._failure))
         self._learns.copy_(learns)
@@ -299,4 +300,4 @@ class Learner:
     def _sum(self, updates: list[tuple[Tensor, ...]]) -> None:
         loss, q, target, norms = (torch.stack(values) for values in zip(*updates, strict=True))
         means = [values.mean(-1) for values in (loss, (target - q).abs(), q, target)]
-        self._sums.add_(torch.stack([*means, norms, torch.ones_like(norms)]).sum(1))
+        self._sums.add_(stack([*means, norms, torch.ones_like(norms)], 0).sum(1))

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from dqn_exp import td
 from dqn_exp.buffers.memory import require
+from dqn_exp.compilation import stack
 from dqn_exp.types import Agent, Batch, Context, Step, Transition
 
 FACTS = ("action", "reward", "terminated", "stop")  # stop: windows end here (episode, or newest)
@@ -63,17 +64,17 @@ class Ring:
         obs, action, reward, next_obs, terminated, truncated = transition
         slot = step % self.capacity
         rows = self._rows + slot
-        self._obs[rows] = torch.stack([obs, next_obs], 2)
+        self._obs[rows] = stack([obs, next_obs], 2)
         dtype = self._facts.dtype
         columns = [action.to(dtype), reward.to(dtype), terminated.to(dtype)]
-        facts = torch.stack([*columns, torch.ones_like(columns[0])], -1)
+        facts = stack([*columns, torch.ones_like(columns[0])], -1)
         if self._n_step > 1:
             # Nothing lies beyond the newest transition yet; where it really stops is told next time.
             # Whole rows: compiled code would copy the table to write one column.
             before = self._rows + (step - self._n_envs) % self.capacity
-            self._facts[torch.stack([before, rows])] = torch.stack([self._newest, facts])
+            self._facts[stack([before, rows], 0)] = stack([self._newest, facts], 0)
             ended = (terminated | truncated).to(dtype)
-            self._newest.copy_(torch.stack([*columns, ended], -1))
+            self._newest.copy_(stack([*columns, ended], -1))
         else:
             self._facts[rows] = facts
         return slot

@@ -12,6 +12,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from dqn_exp.compilation import stack
+
 
 class Outcome(NamedTuple):
     """What a step leads to."""
@@ -68,7 +70,7 @@ class CartPole:
         theta, theta_dot = theta + self.dt * theta_dot, theta_dot + self.dt * theta_acc
         fallen = (x.abs() > self.max_position) | (theta.abs() > self.max_angle)
         reward = torch.ones_like(x, dtype=torch.float32)
-        return Outcome(torch.stack([x, x_dot, theta, theta_dot], -1), reward, fallen)
+        return Outcome(stack([x, x_dot, theta, theta_dot], -1), reward, fallen)
 
     def observe(self, state: Tensor) -> Tensor:
         """The state itself."""

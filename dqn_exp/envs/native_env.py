@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dqn_exp import rng
+from dqn_exp.compilation import stack
 from dqn_exp.envs.classic_control import Acrobot, CartPole, MountainCar, System
 from dqn_exp.registry import ConfigError, did_you_mean, register
 from dqn_exp.types import EPISODE_LOG, Episode, Spec, TensorState, Transition, widest_float
@@ -99,13 +100,14 @@ class NativeEnv(TensorState):
         physics, so_far = self._state[..., :-2], self._state[..., -2:]
         state, reward, terminated = self._system.step(physics, action)
         obs, next_obs = self._system.observe(physics), self._system.observe(state)
-        so_far = so_far + torch.stack([reward, torch.ones_like(reward)], -1)
+        so_far = so_far + stack([reward, torch.ones_like(reward)], -1)
         truncated = so_far[..., 1] >= self._limit
         ended = (terminated | truncated).unsqueeze(-1)
         self._log.index_copy_(0, self._steps % EPISODE_LOG, (so_far * ended).unsqueeze(0))
         self._steps.add_(1)
         self._episode.add_(ended.squeeze(-1))
-        new = torch.where(ended, self._first_states(), torch.cat([state, so_far], -1))
+        moved = stack([*state.unbind(-1), *so_far.unbind(-1)], -1)
+        new = torch.where(ended, self._first_states(), moved)
         self._state.copy_(new)
         transition = Transition(obs, action, reward, next_obs, terminated, truncated)
         return transition, self._system.observe(new[..., :-2])
