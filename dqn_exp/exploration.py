@@ -46,8 +46,9 @@ class EpsilonGreedy(TensorState):
 
     def draw_ahead(self, step: Tensor, n: int) -> None:
         """Draw for n steps of every env from env step `step` on, before compiled code makes them."""
+        step_of_env = step // self._n_envs
         for draws in (self._chance, self._action):
-            draws.ahead(step // self._n_envs, n)
+            draws.ahead(step_of_env, n)
 
 
 @register("exploration", "linear")

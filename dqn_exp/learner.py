@@ -56,8 +56,8 @@ class Failure(NamedTuple):
 class Learner:
     """Acts with the online network and learns from minibatches.
 
-    A seed learns no more once its |TD| or gradient is not finite: its parameters and the optimizer's
-    state stay as they were before that update.
+    A seed learns no more once its |TD| or gradient is not finite: its parameters, the optimizer's state
+    and a target that moves at every update stay as they were before that update.
 
     Args:
         behaviour: probabilities of exploring actions, for rules that learn about them.
@@ -147,7 +147,7 @@ class Learner:
         learns = self._finite(priority, norm, env_step)
         self._optimizer.step(self.params, grad, self.lr(env_step), gradient_step + 1, learns)
         if self._agent.target_every is None and self._agent.target_episodes is None:
-            self.update_target()
+            self.update_target(None if learns is None else learns.unsqueeze(1))
         if torch.compiler.is_compiling():
             self._sum([(*metrics, norm)])
         else:

@@ -30,7 +30,7 @@ from dqn_exp.types import (
 
 log = logging.getLogger(__name__)
 
-AHEAD = 128  # periods of env steps that one call of compiled code makes at most
+AHEAD = 256  # periods of env steps that one call of compiled code makes at most
 MAX_UNROLLED = 8  # env steps, and updates, of a period that is compiled as a whole
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch._higher_order_ops import while_loop
+from torch._inductor import config
 from torch._inductor.graph import GraphLowering
 
 from dqn_exp.compilation import Graph, stack
@@ -39,7 +40,7 @@ def test_a_compiled_loop_allocates_only_what_its_kernels_use(monkeypatch: pytest
 
         return while_loop(lambda i: i < stop, turn, (torch.zeros((), dtype=torch.int64),))
 
-    with torch._inductor.config.patch(fx_graph_cache=False):
+    with config.patch(fx_graph_cache=False):
         assert Graph(compute, CPU)(torch.tensor(3)) is not None
     (code,) = (text for text in source if "while (1)" in text)
     loop = code[

@@ -51,6 +51,7 @@ class Ring:
         self._rows = self._row + torch.arange(N, device=context.device)
         steps = torch.arange(self._n_step, device=context.device)
         self._window = steps * N
+        self._gamma = agent.gamma
         self._powers = agent.gamma ** steps.to(context.dtype)  # at step k of a window
         self._discounts = self._powers * agent.gamma  # after it
         self._newest = self._facts.new_zeros(S, N, len(FACTS))  # as they are told one step later
@@ -99,7 +100,7 @@ class Ring:
         first = index + self._row
         if self._n_step == 1:  # the common case, for which a window costs more than it gives
             action, reward, terminated, _ = self._facts[first].unbind(-1)
-            discount = self._discounts
+            discount = self._gamma
             obs, next_obs = self._observations(self._obs, first).unbind(2)
         else:
             slots = index.unsqueeze(-1) + self._window
