@@ -88,7 +88,7 @@ def _with_code_of_its_own(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @functools.cache
 def _allocate_in_loops_only_what_is_used() -> None:
-    """Mend an omission of the compiler (seen in torch 2.13): the buffers of a loop's body that no kernel
+    """Mend an omission of the compiler (torch 2.13): the buffers of a loop's body that no kernel
     needs are noted in the graph of the body but looked up in that around it, so that all of them are
     allocated in every turn of the loop. That takes a tenth of the time for a small net.
     """
