@@ -15,7 +15,8 @@ log = logging.getLogger(__name__)
 
 def stack(values: Sequence[Tensor], dim: int) -> Tensor:
     """torch.stack of small tensors, which compiled code would write one by one, each into a tensor of
-    its own: there, every element is chosen instead.
+    its own: there, every element is chosen instead. Not for what is long to compute and read often,
+    such as the stages of an integration: compiled readers may each compute it anew.
     """
     if not torch.compiler.is_compiling():
         return torch.stack(values, dim)  # pyright: ignore[reportArgumentType]
