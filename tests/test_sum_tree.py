@@ -4,11 +4,24 @@ import numpy as np
 import pytest
 import torch
 
-from dqn_exp.buffers.sum_tree import FANOUT, MAX_TOP, SumTree
+from dqn_exp.buffers.sum_tree import FANOUT, MAX_SEARCHED, SumTree
 
 CPU = torch.device("cpu")
-# At both sides of where a level is added, and far beyond.
-CAPACITIES = [10, MAX_TOP, MAX_TOP + 1, MAX_TOP * FANOUT, MAX_TOP * FANOUT + 1, 1_000_000]
+# At both sides of where a level is added, or a level searched at once, and far beyond.
+CAPACITIES = [10, FANOUT**2, FANOUT**2 + 1, MAX_SEARCHED, MAX_SEARCHED + 1, 1_000_000]
+
+
+@pytest.fixture(params=["eager", "compiled"], autouse=True)
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+    """Run the tree as it is, or as the compiler sees it (operations are those that it would fuse)."""
+    if request.param == "compiled":
+        for name in ("update", "find"):
+            method = getattr(SumTree, name)
+            monkeypatch.setattr(SumTree, name, torch.compile(method, backend="eager", fullgraph=True))
+        yield
+        torch.compiler.reset()  # it takes no more than eight versions of a method
+    else:
+        yield
 
 
 def build(leaves: list[list[float]]) -> SumTree:
@@ -92,7 +105,7 @@ def test_a_single_occupied_leaf_is_always_found(n_leaves: int):
         assert set(tree.find(mass)[0].flatten().tolist()) == {leaf}
 
 
-@pytest.mark.parametrize("n_leaves", [10, MAX_TOP + 1, 70_000])
+@pytest.mark.parametrize("n_leaves", [10, MAX_SEARCHED + 1, 70_000])
 def test_totals_do_not_drift(n_leaves: int):
     numbers = np.random.default_rng(1)
     tree = SumTree(2, n_leaves, CPU)
@@ -131,7 +144,7 @@ def test_seeds_do_not_touch_each_other():
 def test_bytes_are_those_of_all_levels(n_leaves: int):
     tree = SumTree(3, n_leaves, CPU)
     tensors = tree._levels
-    fits = [n_leaves <= MAX_TOP * FANOUT**parents for parents in range(len(tensors))]
+    fits = [n_leaves <= FANOUT ** (parents + 1) for parents in range(len(tensors))]
     assert fits == [False] * (len(tensors) - 1) + [True]  # no more levels than needed
     assert len(tensors[0]) >= 3 * n_leaves
     assert SumTree.n_bytes(3, n_leaves, CPU) == sum(tensor.nbytes for tensor in tensors)

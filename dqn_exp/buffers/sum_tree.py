@@ -1,10 +1,13 @@
 """A wide sum tree per seed, for sampling in proportion to priorities.
 
-A node is the sum of FANOUT children, so a few vectorised levels replace the seventeen of a binary
-tree. Parents are recomputed from their children, never adjusted by differences, so rounding does not
-pile up. The top level is searched as one prefix sum.
+A node is the sum of FANOUT children, two lines of the cache, so that a few vectorised levels replace
+the twenty of a binary tree. Parents are recomputed from their children, never adjusted by differences,
+so rounding does not pile up.
 Letters: S seeds, B batch, C leaves.
 """
+
+import functools
+import operator
 
 import torch
 from torch import Tensor
@@ -12,17 +15,17 @@ from torch.nn.functional import pad
 
 from dqn_exp.types import widest_float
 
-FANOUT = 32
-MAX_TOP = 4096  # nodes of the top level: a prefix sum takes less than one more level would
+FANOUT = 16
+MAX_SEARCHED = 4096  # nodes of a level that are searched at once, operation by operation
 
 
 def _widths(n_leaves: int) -> list[int]:
     """Nodes of each level of one seed, leaves (rounded up) first; each FANOUT times the next."""
-    levels = 1
-    while -(-n_leaves // FANOUT ** (levels - 1)) > MAX_TOP:
-        levels += 1
-    top = -(-n_leaves // FANOUT ** (levels - 1))
-    return [top * FANOUT**level for level in reversed(range(levels))]
+    above = 0
+    while FANOUT ** (above + 1) < n_leaves:
+        above += 1
+    top = -(-n_leaves // FANOUT**above)
+    return [top * FANOUT**level for level in reversed(range(above + 1))]
 
 
 class SumTree:
@@ -30,7 +33,7 @@ class SumTree:
 
     def __init__(self, n_seeds: int, n_leaves: int, device: torch.device):
         self.dtype = widest_float(device)
-        widths = _widths(n_leaves)
+        self._widths = widths = _widths(n_leaves)
         rows = torch.arange(n_seeds, device=device).unsqueeze(1)
         self._levels = [  # each of all seeds, one after the other
             torch.zeros(n_seeds * width, dtype=self.dtype, device=device) for width in widths
@@ -44,7 +47,7 @@ class SumTree:
 
     def total(self) -> Tensor:
         """Sum of each seed's priorities, [S]."""
-        return self._top().sum(1)
+        return self._whole_level(len(self._levels) - 1).sum(1)
 
     def state_dict(self) -> dict[str, Tensor]:
         """All levels: sums made anew from the leaves might differ in the last bit."""
@@ -55,37 +58,75 @@ class SumTree:
         self._levels[0][self._rows[0] + index] = priority
         for level in range(1, len(self._levels)):
             index = index // FANOUT
-            node = self._rows[level] + index
-            self._levels[level][node] = self._children(level, node).sum(-1)
+            if self._widths[level] <= 4 * index.shape[1]:  # all of them: in order, that is quicker
+                self._levels[level].copy_(_sum(self._levels[level - 1].view(-1, FANOUT)))
+            else:
+                node = self._rows[level] + index
+                self._levels[level][node] = _sum(self._children(level, node))
 
     def find(self, mass: Tensor) -> tuple[Tensor, Tensor]:
         """Leaves int64 [S, B] at mass [S, B] in [0, total) of the prefix sums, and their priorities.
 
         Leaf i is found for sum_{j<i} p_j <= mass < sum_{j<=i} p_j, so never if its priority is 0.
         """
-        node, mass, sums = _descend(self._top(), mass)
-        for level in reversed(range(1, len(self._levels))):
+        # Compiled, a narrow level is cheaper than a wide one; if not, each costs its operations.
+        at_once = FANOUT if torch.compiler.is_compiling() else MAX_SEARCHED
+        first = next(i for i, width in enumerate(self._widths) if width <= at_once)
+        node, mass, sums = _descend(self._whole_level(first), mass)
+        for level in reversed(range(1, first + 1)):
             children = self._children(level, self._rows[level] + node)
             child, mass, sums = (x.squeeze(-1) for x in _descend(children, mass.unsqueeze(-1)))
             node = node * FANOUT + child
         return node, sums
 
-    def _top(self) -> Tensor:
-        """The top level, [S, W]."""
-        return self._levels[-1].view(len(self._rows[-1]), -1)
+    def _whole_level(self, level: int) -> Tensor:
+        """The sums of all nodes of a level, [S, W]."""
+        return self._levels[level].view(-1, self._widths[level])
 
     def _children(self, level: int, node: Tensor) -> Tensor:
         """Sums [..., FANOUT] below the nodes [...] of a level, numbered over all seeds."""
         return self._levels[level - 1].view(-1, FANOUT)[node]
 
 
+def _sum(children: Tensor) -> Tensor:
+    """Sums [...] of children [..., FANOUT]."""
+    if torch.compiler.is_compiling():  # which sums nodes side by side, not the children of each
+        return functools.reduce(operator.add, children.unbind(-1))
+    return children.sum(-1)
+
+
 def _descend(sums: Tensor, mass: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The children int64 [..., B] that masses [..., B] fall in, given their sums [..., W], the
     masses left within them, and their own sums.
     """
+    if torch.compiler.is_compiling():
+        return _descend_one_by_one(sums, mass)
     prefix = pad(sums, (1, 0)).cumsum(-1)
-    # Rounding may bring a mass up to the whole: it belongs to the last non-empty child then.
-    below_whole = prefix[..., -1:] * (1.0 - torch.finfo(sums.dtype).eps / 2.0)
-    mass = torch.minimum(mass, below_whole)
+    mass = torch.minimum(mass, _below(prefix[..., -1:]))
     child = torch.searchsorted(prefix, mass, right=True) - 1
     return child, mass - prefix.gather(-1, child), sums.gather(-1, child)
+
+
+def _descend_one_by_one(sums: Tensor, mass: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same in elementwise steps, one for each child: a single loop over B, without branches, when
+    compiled, where prefix sums and searches are calls of functions that guess at every comparison.
+    """
+    first, *others = sums.unsqueeze(-2).unbind(-1)
+    prefix = [first]
+    for other in others:
+        prefix.append(prefix[-1] + other)
+    mass = torch.minimum(mass, _below(prefix[-1]))
+    child = torch.zeros_like(mass, dtype=torch.int64)
+    before, own = torch.zeros_like(mass), first
+    for left, other in zip(prefix, others, strict=False):  # all but the last
+        beyond = left <= mass
+        child = child + beyond
+        before, own = torch.where(beyond, left, before), torch.where(beyond, other, own)
+    return child, mass - before, own
+
+
+def _below(whole: Tensor) -> Tensor:
+    """The largest mass: rounding may bring one up to the whole, but it belongs to the last child then
+    that is not empty.
+    """
+    return whole * (1.0 - torch.finfo(whole.dtype).eps / 2.0)
