@@ -1,6 +1,5 @@
 """Functions on tensors, compiled at their first call."""
 
-import functools
 import logging
 import time
 import types
@@ -9,6 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from dqn_exp import compiled_loops
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class Graph:
                 return self._graph(*args)
         began = time.perf_counter()
         try:
-            _allocate_in_loops_only_what_is_used()
+            compiled_loops.mend()
             self._prepare()
             with torch.no_grad():
                 result = self._graph(*args)
@@ -85,20 +86,3 @@ def _with_code_of_its_own(function: Callable[..., Any]) -> Callable[..., Any]:
         plain.__closure__,
     )
     return types.MethodType(copy, function.__self__) if hasattr(function, "__self__") else copy  # type: ignore[attr-defined]
-
-
-@functools.cache
-def _allocate_in_loops_only_what_is_used() -> None:
-    """Mend an omission of the compiler (torch 2.13): the buffers of a loop's body that no kernel
-    needs are noted in the graph of the body but looked up in that around it, so that all of them are
-    allocated in every turn of the loop. That takes a tenth of the time for a small net.
-    """
-    from torch._inductor.graph import GraphLowering  # slow to import
-
-    codegen = GraphLowering.codegen_subgraph
-
-    def codegen_subgraph(self: GraphLowering, parent_graph: GraphLowering) -> None:
-        codegen(self, parent_graph)
-        parent_graph.removed_buffers |= self.removed_buffers
-
-    GraphLowering.codegen_subgraph = codegen_subgraph
