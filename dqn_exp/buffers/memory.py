@@ -1,9 +1,14 @@
-"""How much memory there is to take."""
+"""How much memory there is to take, and taking it."""
 
+import contextlib
+import math
+import mmap
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 import torch
+from torch import Tensor
 
 from dqn_exp.registry import ConfigError
 
@@ -32,6 +37,21 @@ def require(n_bytes: int, device: torch.device, what: str) -> None:
     if n_bytes > (available := available_bytes(device)):
         there = f"{human(available)} are available on {device}"
         raise ConfigError([f"{what} need {human(n_bytes)}, but {there}"])
+
+
+def allocate(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros, filled in for real: memory is committed now, not page by page hours later.
+
+    In huge pages where the system has them (Linux): in pages of 4 kB, the address of nearly every
+    random row of a large table has to be looked up in memory first.
+    """
+    if device.type != "cpu" or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.empty(*shape, dtype=dtype, device=device).zero_()
+    n_bytes = math.prod(shape) * dtype.itemsize
+    memory = mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a kernel without them
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype).view(*shape).zero_()
 
 
 def human(n_bytes: float) -> str:

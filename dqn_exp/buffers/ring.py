@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dqn_exp import td
-from dqn_exp.buffers.memory import require
+from dqn_exp.buffers.memory import allocate, require
 from dqn_exp.compilation import stack
 from dqn_exp.types import Agent, Batch, Context, Step, Transition
 
@@ -40,13 +40,11 @@ class Ring:
         slot_bytes = obs_bytes + len(FACTS) * context.dtype.itemsize
         self.n_bytes = S * capacity * slot_bytes + extra_bytes
         require(self.n_bytes, context.device, f"buffer.capacity={capacity}: {S} seed(s)")
-        # Filled with zeros for real: memory is committed now, not page by page hours later.
-        self._obs = torch.empty(
-            S * capacity, 2, *spec.obs_shape, dtype=spec.obs_dtype, device=context.device
-        ).zero_()  # obs, next_obs
-        self._facts = torch.empty(
-            S * capacity, len(FACTS), dtype=context.dtype, device=context.device
-        ).zero_()
+        rows = S * capacity
+        self._obs = allocate(
+            (rows, 2, *spec.obs_shape), spec.obs_dtype, context.device
+        )  # obs, next_obs
+        self._facts = allocate((rows, len(FACTS)), context.dtype, context.device)
         self._row = torch.arange(S, device=context.device).unsqueeze(1) * capacity
         self._rows = self._row + torch.arange(N, device=context.device)
         steps = torch.arange(self._n_step, device=context.device)

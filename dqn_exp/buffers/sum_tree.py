@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from dqn_exp.buffers.memory import allocate
 from dqn_exp.types import widest_float
 
 FANOUT = 16
@@ -35,9 +36,8 @@ class SumTree:
         self.dtype = widest_float(device)
         self._widths = widths = _widths(n_leaves)
         rows = torch.arange(n_seeds, device=device).unsqueeze(1)
-        self._levels = [  # each of all seeds, one after the other
-            torch.zeros(n_seeds * width, dtype=self.dtype, device=device) for width in widths
-        ]
+        # Each of all seeds, one after the other.
+        self._levels = [allocate((n_seeds * width,), self.dtype, device) for width in widths]
         self._rows = [rows * width for width in widths]  # [S, 1] where a seed begins
 
     @staticmethod
@@ -116,13 +116,13 @@ def _descend_one_by_one(sums: Tensor, mass: Tensor) -> tuple[Tensor, Tensor, Ten
     for other in others:
         prefix.append(prefix[-1] + other)
     mass = torch.minimum(mass, _below(prefix[-1]))
-    child = torch.zeros_like(mass, dtype=torch.int64)
-    before, own = torch.zeros_like(mass), first
-    for left, other in zip(prefix, others, strict=False):  # all but the last
-        beyond = left <= mass
-        child = child + beyond
-        before, own = torch.where(beyond, left, before), torch.where(beyond, other, own)
-    return child, mass - before, own
+    child = before = torch.zeros_like(mass)
+    own = first
+    for i, other in enumerate(others):
+        beyond = prefix[i] <= mass
+        child = torch.where(beyond, i + 1.0, child)
+        before, own = torch.where(beyond, prefix[i], before), torch.where(beyond, other, own)
+    return child.long(), mass - before, own
 
 
 def _below(whole: Tensor) -> Tensor:
