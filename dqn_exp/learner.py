@@ -189,7 +189,8 @@ class Learner:
         """What the gradient depends on beside the parameters and the batch."""
         drawn = [draws(gradient_step) for draws in self._draws]
         if self._agent.on_policy:
-            drawn.append(torch.as_tensor(rate, device=batch.reward.device).to(batch.reward.dtype))
+            like = batch.reward
+            drawn.append(torch.as_tensor(rate, dtype=like.dtype, device=like.device))
         return drawn
 
     def trace(self, batch: Batch) -> None:
