@@ -56,7 +56,8 @@ def test_a_compiled_loop_allocates_once_what_its_kernels_use(monkeypatch: pytest
     assert not [name for name in once if not re.search(rf"\b{name}\b", loop)], "no kernel uses it"
 
     compiled = state.clone(), mean.clone()
-    state.fill_(1.0), mean.fill_(0.5)
+    state.fill_(1.0)
+    mean.fill_(0.5)
     i, x = torch.tensor(0), torch.ones(64, 64)
     for _ in range(3):
         i, x = turn(i, x)
