@@ -1,5 +1,6 @@
 """Memory limits, read from real files and from the machine at hand."""
 
+import re
 from pathlib import Path
 
 import psutil
@@ -72,3 +73,24 @@ def test_no_cgroup_files_leave_what_the_machine_has(tmp_path: Path, monkeypatch)
     monkeypatch.setattr(memory, "_CGROUP_FILES", (absent,))
     machine = psutil.virtual_memory()
     assert 0.5 * machine.available < memory.available_bytes(CPU) <= machine.total
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.uint8])
+def test_tables_are_zeros_in_memory_of_their_own(dtype: torch.dtype):
+    first, second = (memory.allocate((3, 4, 5), dtype, CPU) for _ in range(2))
+    assert torch.equal(first, torch.zeros(3, 4, 5, dtype=dtype))
+    first.fill_(1)
+    assert not second.any()
+
+
+@pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="the system has no huge pages"
+)
+def test_large_tables_ask_for_huge_pages_and_are_there_at_once():
+    before = psutil.Process().memory_info().rss
+    table = memory.allocate((64, 2**20), torch.uint8, CPU)
+    assert psutil.Process().memory_info().rss - before > 0.9 * table.nbytes
+    # The last mapping that begins at or before the table, with the lines about it.
+    mappings = re.split(r"^(?=[0-9a-f]+-)", Path("/proc/self/smaps").read_text(), flags=re.M)[1:]
+    own = [m for m in mappings if int(m.partition("-")[0], 16) <= table.data_ptr()][-1]
+    assert re.search(r"^VmFlags:.* hg\b", own, flags=re.M)
