@@ -10,6 +10,7 @@ from torch._inductor import config
 from torch._inductor.graph import GraphLowering
 
 from dqn_exp.compilation import Graph, stack
+from dqn_exp.compiled_loops import VERSION
 
 CPU = torch.device("cpu")
 
@@ -27,6 +28,7 @@ def test_compiled_stack_is_stack(dim: int) -> None:
     assert torch.equal(stack(values, dim), torch.stack(values, dim))
 
 
+@pytest.mark.skipif(not torch.__version__.startswith(VERSION), reason=f"mended in torch {VERSION}x")
 def test_a_compiled_loop_allocates_once_what_its_kernels_use(monkeypatch: pytest.MonkeyPatch) -> None:
     source: list[str] = []
     monkeypatch.setattr(GraphLowering, "save_output_code", staticmethod(source.append))
