@@ -33,9 +33,9 @@ def mend() -> None:
         self.lines = _allocating_before_loops(self.lines)
 
     GraphLowering.codegen_subgraph = codegen_subgraph
-    # Code made without this is not to be taken from the compiler's cache.
-    torch.compiler.config.cache_key_tag += "dqn_exp.compiled_loops 1"
     CppWrapperCpu.memory_plan_reuse = memory_plan_reuse
+    # Code made without this, or by another edition of it, is not to be taken from the compiler's cache.
+    torch.compiler.config.cache_key_tag += "dqn_exp.compiled_loops 1"
 
 
 def _allocating_before_loops(lines: list[Any]) -> list[Any]:

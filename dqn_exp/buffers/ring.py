@@ -41,9 +41,8 @@ class Ring:
         self.n_bytes = S * capacity * slot_bytes + extra_bytes
         require(self.n_bytes, context.device, f"buffer.capacity={capacity}: {S} seed(s)")
         rows = S * capacity
-        self._obs = allocate(
-            (rows, 2, *spec.obs_shape), spec.obs_dtype, context.device
-        )  # obs, next_obs
+        # In a row, obs and next_obs.
+        self._obs = allocate((rows, 2, *spec.obs_shape), spec.obs_dtype, context.device)
         self._facts = allocate((rows, len(FACTS)), context.dtype, context.device)
         self._row = torch.arange(S, device=context.device).unsqueeze(1) * capacity
         self._rows = self._row + torch.arange(N, device=context.device)

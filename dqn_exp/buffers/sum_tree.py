@@ -126,7 +126,7 @@ def _descend_one_by_one(sums: Tensor, mass: Tensor) -> tuple[Tensor, Tensor, Ten
 
 
 def _below(whole: Tensor) -> Tensor:
-    """The largest mass: rounding may bring one up to the whole, but it belongs to the last child then
-    that is not empty.
+    """The largest mass [...] below the wholes [...]: rounding may bring one up to the whole, but it
+    belongs to the last child then that is not empty.
     """
     return whole * (1.0 - torch.finfo(whole.dtype).eps / 2.0)
