@@ -14,7 +14,7 @@ def scalars(loop: Loop) -> dict[str, np.ndarray]:
     One copy from the device.
     """
     context, counts = loop.context, loop.env.episode_counts
-    rows = loop.learner.take_metrics() | loop.buffer.metrics(loop.step, loop.gradient_step)
+    rows = loop.learner.means.take() | loop.buffer.metrics(loop.step, loop.gradient_step)
     if loop.gradient_step:
         rows |= _of_a_minibatch(loop)
     matrix = torch.stack([row.to(context.device, torch.float32) for row in rows.values()])

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from dqn_exp import rng, schedules, td
+from dqn_exp.config import schema
+from dqn_exp.interfaces import Context, Step
 from dqn_exp.registry import register
-from dqn_exp.types import Context, Step, TensorState
+from dqn_exp.state import TensorState
 
 
 class EpsilonGreedy(TensorState):
@@ -15,7 +17,7 @@ class EpsilonGreedy(TensorState):
 
     tag = "train/epsilon"
 
-    def __init__(self, context: Context):
+    def __init__(self, context: Context, config: schema.Exploration):
         self._n_envs = context.n_envs
         shape = (context.n_envs,)
         actions = partial(rng.integers, high=context.spec.n_actions)
@@ -39,101 +41,94 @@ class EpsilonGreedy(TensorState):
         return chance < epsilon
 
     def probabilities(self, q: Tensor, rate: Tensor) -> Tensor:
-        """Of each action, [S, B, A], given Q-values [S, B, A] and epsilon [] or [S]."""
+        """Action probabilities [S, B, A], given Q-values [S, B, A] and epsilon [] or [S]."""
         epsilon, A = rate.view(-1, 1, 1), q.shape[-1]
         greedy = q.argmax(-1, keepdim=True) == torch.arange(A, device=q.device)
         return epsilon / A + (1.0 - epsilon) * greedy.to(q.dtype)
 
-    def draw_ahead(self, step: Tensor, n: int) -> None:
-        """Draw for n steps of every env from env step `step` on, before compiled code makes them."""
-        step_of_env = step // self._n_envs
-        for draws in (self._chance, self._action):
-            draws.ahead(step_of_env, n)
-
 
 @register("exploration", "linear")
 class Linear(EpsilonGreedy):
-    """Epsilon from `start` to `end` in a straight line over `decay_steps` env steps.
+    """Epsilon changes linearly from `start` to `end` over `decay_steps` env steps, after `hold_steps`."""
 
-    Args:
-        hold_steps: env steps before the line begins.
-    """
+    config: schema.Linear
 
-    def __init__(
-        self, context: Context, *, start: float, end: float, decay_steps: int, hold_steps: int = 0
-    ):
-        super().__init__(context)
-        self.start, self.end, self.decay_steps = start, end, decay_steps
-        self._hold_steps = hold_steps
+    def __init__(self, context: Context, config: schema.Linear):
+        super().__init__(context, config)
+        self._line, self._hold_steps = (config.start, config.end, config.decay_steps), config.hold_steps
 
     def rate(self, step: Step, episode: Tensor) -> float | Tensor:
         since = step - self._hold_steps
         since = since.clamp(min=0) if isinstance(since, Tensor) else max(0, since)
-        return schedules.linear(since, self.start, self.end, self.decay_steps)
+        return schedules.linear(since, *self._line)
 
 
 @register("exploration", "exponential")
 class Exponential(EpsilonGreedy):
     """Epsilon decays from `start` to `end` with time constant `decay_steps` env steps."""
 
-    def __init__(self, context: Context, *, start: float, end: float, decay_steps: int):
-        super().__init__(context)
-        self.start, self.end, self.decay_steps = start, end, decay_steps
+    config: schema.Decay
+
+    def __init__(self, context: Context, config: schema.Decay):
+        super().__init__(context, config)
+        self._curve = config.start, config.end, config.decay_steps
 
     def rate(self, step: Step, episode: Tensor) -> float | Tensor:
-        return schedules.exponential(step, self.start, self.end, self.decay_steps)
+        return schedules.exponential(step, *self._curve)
 
 
 @register("exploration", "constant")
 class Constant(EpsilonGreedy):
     """Epsilon stays at `start`."""
 
-    def __init__(self, context: Context, *, start: float):
-        super().__init__(context)
-        self.start = start
+    config: schema.Constant
+
+    def __init__(self, context: Context, config: schema.Constant):
+        super().__init__(context, config)
+        self._epsilon = config.start
 
     def rate(self, step: Step, episode: Tensor) -> float:
-        return self.start
+        return self._epsilon
 
 
 @register("exploration", "per_episode")
 class PerEpisode(EpsilonGreedy):
     """Epsilon is start / (episode + 1), but never below `end`."""
 
-    def __init__(self, context: Context, *, start: float, end: float):
-        super().__init__(context)
-        self.start, self.end = start, end
+    config: schema.PerEpisode
+
+    def __init__(self, context: Context, config: schema.PerEpisode):
+        super().__init__(context, config)
+        self._start, self._end = config.start, config.end
 
     def rate(self, step: Step, episode: Tensor) -> Tensor:
-        return (self.start / (episode + 1)).clamp(min=self.end)
+        return (self._start / (episode + 1)).clamp(min=self._end)
 
 
 @register("exploration", "ez_greedy")
-class EpsilonZGreedy(Linear):
-    """With probability epsilon a random action, repeated for a while drawn from a zeta distribution.
+class EpsilonZGreedy(EpsilonGreedy):
+    """With probability epsilon a random action, repeated for a number of steps with a zeta distribution.
 
-    P(n) ~ n^-mu for n in 1, ..., max_duration; episodes that end meanwhile do not break it off.
-    On-policy rules learn about single steps of it: `probabilities` knows no repetition.
+    P(n) ~ n^-mu for n in 1, ..., max_duration; the end of an episode does not end the repetition.
+    On-policy rules learn about single steps of it: `probabilities` ignores repetition.
     Dabney, Ostrovski, Barreto 2020, https://arxiv.org/abs/2006.01782.
     """
 
-    def __init__(
-        self,
-        context: Context,
-        *,
-        start: float,
-        end: float,
-        decay_steps: int,
-        mu: float,
-        max_duration: int,
-    ):
-        super().__init__(context, start=start, end=end, decay_steps=decay_steps)
+    config: schema.EpsilonZ
+
+    def __init__(self, context: Context, config: schema.EpsilonZ):
+        super().__init__(context, config)
+        self._line = config.start, config.end, config.decay_steps
         shape, device = (context.n_seeds, context.n_envs), context.device
-        mass = torch.arange(1, max_duration + 1, device=device, dtype=torch.float64) ** -mu
+        durations = torch.arange(1, config.max_duration + 1, device=device, dtype=torch.float64)
+        mass = durations**-config.mu
         self._longer = (mass.cumsum(0) / mass.sum())[:-1].float()  # P(duration <= n)
         self._duration = rng.Draws(rng.uniform, context.seeds, "explore/duration", (context.n_envs,))
         self._left = torch.zeros(shape, dtype=torch.int64, device=device)  # steps still to repeat
         self._repeated = torch.zeros(shape, dtype=torch.int64, device=device)
+
+    def rate(self, step: Step, episode: Tensor) -> float | Tensor:
+        return schedules.linear(step, *self._line)
 
     def act(self, q: Tensor, step: Step, episode: Tensor) -> Tensor:
         """Q-values [S, N, A] -> int64 actions [S, N]; the draw is keyed by the env step."""
@@ -146,31 +141,27 @@ class EpsilonZGreedy(Linear):
         self._left.copy_((left - 1).clamp(min=0))
         return torch.where(left > 0, repeated, q.argmax(-1))
 
-    def draw_ahead(self, step: Tensor, n: int) -> None:
-        """Draw for n steps of every env from env step `step` on, before compiled code makes them."""
-        super().draw_ahead(step, n)
-        self._duration.ahead(step // self._n_envs, n)
-
     def state_dict(self) -> dict[str, Tensor]:
-        """The actions being repeated, and for how long still."""
+        """The actions being repeated, and for how many more steps."""
         return {"left": self._left, "repeated": self._repeated}
 
 
 @register("exploration", "boltzmann")
 class Boltzmann(TensorState):
-    """Actions with probabilities softmax(Q / temperature); the temperature goes in a straight line."""
+    """Actions with probabilities softmax(Q / temperature); the temperature changes linearly."""
 
+    config: schema.Boltzmann
     tag = "train/temperature"
-    COLDEST = 1e-6  # as good as greedy
+    COLDEST = 1e-6  # practically greedy
 
-    def __init__(self, context: Context, *, start: float, end: float, decay_steps: int):
-        self.start, self.end, self.decay_steps = start, end, decay_steps
+    def __init__(self, context: Context, config: schema.Boltzmann):
+        self._line = config.start, config.end, config.decay_steps
         self._n_envs = context.n_envs
         self._chance = rng.Draws(rng.uniform, context.seeds, "explore", (context.n_envs,))
 
     def rate(self, step: Step, episode: Tensor) -> float | Tensor:
         """Temperature at env step `step`."""
-        return schedules.linear(step, self.start, self.end, self.decay_steps)
+        return schedules.linear(step, *self._line)
 
     def act(self, q: Tensor, step: Step, episode: Tensor) -> Tensor:
         """Q-values [S, N, A] -> int64 actions [S, N]; the draw is keyed by the env step."""
@@ -178,9 +169,5 @@ class Boltzmann(TensorState):
         return td.sample_action(self.probabilities(q, temperature), self._chance(step // self._n_envs))
 
     def probabilities(self, q: Tensor, rate: Tensor) -> Tensor:
-        """Of each action, [S, B, A], given Q-values [S, B, A] and a temperature [] or [S]."""
+        """Action probabilities [S, B, A], given Q-values [S, B, A] and a temperature [] or [S]."""
         return (q / rate.clamp(min=self.COLDEST).view(-1, 1, 1)).softmax(-1)
-
-    def draw_ahead(self, step: Tensor, n: int) -> None:
-        """Draw for n steps of every env from env step `step` on, before compiled code makes them."""
-        self._chance.ahead(step // self._n_envs, n)

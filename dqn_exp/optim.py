@@ -1,50 +1,34 @@
 """Gradient clipping and first-order optimizers on one parameter matrix [S, P].
 
-The update rules are those of torch.optim (a test holds them equal), elementwise on the whole matrix:
-one call serves all seeds, and no seed touches another.
+The update rules are those of torch.optim (a test compares them), elementwise on the whole matrix:
+one call serves all seeds, and no seed affects another.
 Letters: S seeds, P parameters.
 """
-
-import math
 
 import torch
 from torch import Tensor
 
 from dqn_exp import schedules
+from dqn_exp.compiled import kernels
+from dqn_exp.config import schema
+from dqn_exp.interfaces import Context, Step
 from dqn_exp.registry import register
-from dqn_exp.types import Context, Step, TensorState
-
-
-class Clip:
-    """Gradient clipping: by "value" of each element, by global "norm" of each seed, or "none"."""
-
-    def __init__(self, kind: str, max: float):
-        self._kind = kind
-        self._max = max
-
-    def __call__(self, grad: Tensor) -> Tensor:
-        """Clip [S, P] in place; returns each seed's norm [S] before clipping."""
-        norm = torch.linalg.vector_norm(grad, dim=1)
-        if self._kind == "norm":
-            grad.mul_((self._max / (norm + 1e-6)).clamp(max=1.0).unsqueeze(1))
-        elif self._kind == "value":
-            grad.clamp_(-self._max, self._max)
-        return norm
+from dqn_exp.state import TensorState
 
 
 class Optimizer(TensorState):
-    """Clips a gradient, then applies a rule at the learning rate of the step."""
+    """Clips a gradient, then applies its rule with the learning rate of the env step."""
 
+    config: schema.Optim
     n_states: int  # state matrices [S, P] that the rule keeps, zero at first
 
-    def __init__(self, context: Context, lr: float, anneal: bool, clip: dict):
-        self._lr = lr
-        self._anneal_steps = context.total_steps if anneal else None
-        self.clip = Clip(**clip)
+    def __init__(self, context: Context, config: schema.Optim):
+        self.config = config
+        self._anneal_steps = context.total_steps if config.anneal else None
         self._states: list[Tensor] = []
 
     def start(self, params: Tensor) -> None:
-        """Make the state for parameters like params [S, P]."""
+        """Create the state for parameters shaped like params [S, P]."""
         self._states = [torch.zeros_like(params) for _ in range(self.n_states)]
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -54,8 +38,17 @@ class Optimizer(TensorState):
     def lr(self, env_step: Step) -> float | Tensor:
         """The learning rate at an env step: constant, or annealed linearly to 0 at the last one."""
         if self._anneal_steps is None:
-            return self._lr
-        return schedules.linear(env_step, self._lr, 0.0, self._anneal_steps)
+            return self.config.lr
+        return schedules.linear(env_step, self.config.lr, 0.0, self._anneal_steps)
+
+    def clip(self, grad: Tensor) -> Tensor:
+        """Clip grad [S, P] in place, by value or by each seed's norm; returns the norms [S] before."""
+        largest, norm = self.config.clip.max, torch.linalg.vector_norm(grad, dim=1)
+        if self.config.clip.kind == "norm":
+            grad.mul_((largest / (norm + 1e-6)).clamp(max=1.0).unsqueeze(1))
+        elif self.config.clip.kind == "value":
+            grad.clamp_(-largest, largest)
+        return norm
 
     def step(
         self,
@@ -68,7 +61,7 @@ class Optimizer(TensorState):
         """Update params [S, P] in place with the clipped grad [S, P], for the count-th time.
 
         Args:
-            learns: bool [S]; nothing of a seed changes where it is false. None: all learn.
+            learns: bool [S]; a seed where it is false stays unchanged. None: all seeds learn.
         """
         if learns is None:
             self.apply(params, grad, self._states, lr, count)
@@ -95,35 +88,12 @@ class Optimizer(TensorState):
 class Adam(Optimizer):
     """Kingma & Ba 2015, weight decay added to the gradient; `amsgrad`: Reddi et al. 2018."""
 
+    config: schema.Adam
     decoupled = False
 
-    def __init__(
-        self,
-        context: Context,
-        *,
-        lr: float,
-        betas: list[float],
-        eps: float,
-        weight_decay: float,
-        amsgrad: bool,
-        anneal: bool,
-        clip: dict,
-    ):
-        super().__init__(context, lr, anneal, clip)
-        self.n_states = 3 if amsgrad else 2
-        # The kernels behind torch.optim's fused=True, called without torch.optim, whose bookkeeping
-        # takes longer than the update of a small net; ten separate operations take longer still.
-        self._count = torch.zeros((), device=context.device)
-        kernels = torch._fused_adam_, torch._fused_adamw_  # pyright: ignore[reportPrivateImportUsage]
-        self._kernel = kernels[self.decoupled]
-        self._options = {
-            "beta1": betas[0],
-            "beta2": betas[1],
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "amsgrad": amsgrad,
-            "maximize": False,
-        }
+    def __init__(self, context: Context, config: schema.Adam):
+        super().__init__(context, config)
+        self.n_states = 3 if config.amsgrad else 2
 
     def apply(
         self,
@@ -133,37 +103,11 @@ class Adam(Optimizer):
         lr: float | Tensor,
         count: Step,
     ) -> None:
-        if isinstance(count, Tensor):  # in compiled code
-            self._formula(params, grad, states, lr, count)
-            return
-        mean, square, *largest = states
-        self._count.fill_(count)
-        self._kernel([params], [grad], [mean], [square], largest, [self._count], lr=lr, **self._options)
-
-    def _formula(
-        self,
-        params: Tensor,
-        grad: Tensor,
-        states: list[Tensor],
-        lr: float | Tensor,
-        count: Tensor,
-    ) -> None:
-        """The kernel's arithmetic, which the compiler merges with what comes before and after."""
-        mean, square, *largest = states
-        beta1, beta2, decay = (self._options[name] for name in ("beta1", "beta2", "weight_decay"))
-        if self.decoupled:
-            params.mul_(1.0 - lr * decay)
-        else:
-            grad = grad + decay * params
-        mean.lerp_(grad, 1.0 - beta1)
-        square.mul_(beta2).addcmul_(grad, grad, value=1.0 - beta2)
-        for maximum in largest:
-            torch.maximum(maximum, square, out=maximum)
-        factor1, factor2 = (
-            1.0 / (1.0 - torch.exp(count.double() * math.log(b))) for b in (beta1, beta2)
-        )
-        root = (largest or [square])[-1].sqrt() * factor2.sqrt() + self._options["eps"]
-        params.sub_(lr * factor1 * mean / root)
+        beta1, beta2 = self.config.betas
+        eps, weight_decay = self.config.eps, self.config.weight_decay
+        kernels.adam(
+            params, grad, states, lr, count, self.decoupled, beta1, beta2, eps, weight_decay
+        )  # fmt: skip
 
 
 @register("optim", "adamw")
@@ -177,23 +121,8 @@ class AdamW(Adam):
 class RMSprop(Optimizer):
     """Hinton 2012, uncentred (Mnih et al. 2015 centre it); `momentum` as in torch.optim.RMSprop."""
 
+    config: schema.RMSprop
     n_states = 2
-
-    def __init__(
-        self,
-        context: Context,
-        *,
-        lr: float,
-        alpha: float,
-        eps: float,
-        weight_decay: float,
-        momentum: float,
-        anneal: bool,
-        clip: dict,
-    ):
-        super().__init__(context, lr, anneal, clip)
-        self._alpha, self._eps = alpha, eps
-        self._weight_decay, self._momentum = weight_decay, momentum
 
     def apply(
         self,
@@ -204,10 +133,10 @@ class RMSprop(Optimizer):
         count: Step,
     ) -> None:
         square, velocity = states
-        if self._weight_decay:
-            grad = grad + self._weight_decay * params
-        square.mul_(self._alpha).addcmul_(grad, grad, value=1.0 - self._alpha)
-        velocity.mul_(self._momentum).addcdiv_(grad, square.sqrt().add_(self._eps))
+        if self.config.weight_decay:
+            grad = grad + self.config.weight_decay * params
+        square.mul_(self.config.alpha).addcmul_(grad, grad, value=1.0 - self.config.alpha)
+        velocity.mul_(self.config.momentum).addcdiv_(grad, square.sqrt().add_(self.config.eps))
         params.sub_(lr * velocity)
 
 
@@ -215,20 +144,8 @@ class RMSprop(Optimizer):
 class SGD(Optimizer):
     """Stochastic gradient descent with `momentum` as in torch.optim.SGD."""
 
+    config: schema.SGD
     n_states = 1
-
-    def __init__(
-        self,
-        context: Context,
-        *,
-        lr: float,
-        weight_decay: float,
-        momentum: float,
-        anneal: bool,
-        clip: dict,
-    ):
-        super().__init__(context, lr, anneal, clip)
-        self._weight_decay, self._momentum = weight_decay, momentum
 
     def apply(
         self,
@@ -239,7 +156,7 @@ class SGD(Optimizer):
         count: Step,
     ) -> None:
         (velocity,) = states
-        if self._weight_decay:
-            grad = grad + self._weight_decay * params
-        velocity.mul_(self._momentum).add_(grad)
+        if self.config.weight_decay:
+            grad = grad + self.config.weight_decay * params
+        velocity.mul_(self.config.momentum).add_(grad)
         params.sub_(lr * velocity)

@@ -1,109 +1,113 @@
-"""The registry: config nodes name their parts, and every key of a node is consumed by its part.
+"""The registry: a config node names its part, and the part's dataclass says which keys the node has.
 
-A part is a class (or function) registered under a kind and a name. Its keyword-only parameters are
-its config keys, no more and no less; its positional parameters are context from the builder:
+    @register("agent", "my_rule")
+    class MyRule(DQN):
+        config: MyConfig  # a dataclass made with `schema.config`, whose keys are those of the node
 
-    @register("buffer", "uniform")
-    class UniformBuffer:
-        def __init__(self, context, *, capacity: int): ...
+A part is a class or function that is called with `config` and what its kind is given beside it
+(`interfaces.py`). Importing a module registers the parts in it.
 """
 
-import difflib
+import functools
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
+from dqn_exp.config import schema
+from dqn_exp.config.problems import ConfigError, Problem, nearest
+
+ROOMS = ("agents", "nets", "buffers", "envs", "optim", "exploration")  # modules that hold parts
 SELECTORS = {"env": "backend"}  # the key that names the part of a kind; "name" for the others
 Part = TypeVar("Part", bound=Callable[..., Any])
 
 _parts: dict[str, dict[str, Callable[..., Any]]] = {}
 
 
-class ConfigError(ValueError):
-    """An invalid configuration; `problems` are lines for a person, each with what is allowed."""
-
-    def __init__(self, problems: Iterable[str]):
-        self.problems = list(problems)
-        super().__init__("\n".join(self.problems))
-
-
 def register(kind: str, name: str) -> Callable[[Part], Part]:
-    """Class decorator: make a part known as `name` among the parts of `kind`.
+    """Decorator: make a part known as `name` among the parts of `kind`.
 
     Raises:
         ValueError: another part of this kind has the name already.
+        TypeError: the part does not say what its config is, or that is not a config of its kind.
     """
 
     def add(part: Part) -> Part:
+        own, base = _schema(part), schema.BASES[kind]
+        if not (isinstance(own, type) and issubclass(own, base)):
+            wanted = f"`config: C`, where C is a subclass of schema.{base.__name__}"
+            raise TypeError(f"{kind} {name!r} ({part.__qualname__}) must declare {wanted}, not {own}")
         other = _parts.setdefault(kind, {}).setdefault(name, part)
         if (other.__module__, other.__qualname__) != (part.__module__, part.__qualname__):
-            raise ValueError(
-                f"{kind} {name!r} is registered by {other.__module__}.{other.__qualname__} already"
-            )
+            taken = f"{other.__module__}.{other.__qualname__}"
+            raise ValueError(f"{kind} {name!r} is already registered by {taken}")
         _parts[kind][name] = part
         return part
 
     return add
 
 
-def discover(room: str) -> None:
-    """Import a module, or every module of a package, so that the parts in it register themselves."""
-    package = importlib.import_module(room)
-    for module in pkgutil.iter_modules(getattr(package, "__path__", [])):
-        importlib.import_module(f"{room}.{module.name}")
+def load(plugins: list[str]) -> None:
+    """Import the plug-ins, which may register parts.
+
+    Raises:
+        ConfigError: a plug-in cannot be imported.
+    """
+    problems = []
+    for module in plugins:
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # a plug-in may raise anything
+            reason = f"cannot be imported: {type(error).__name__}: {error}"
+            problems.append(Problem("plugins", reason, module))
+    if problems:
+        raise ConfigError(problems)
+
+
+@functools.cache
+def load_package() -> None:
+    """Import every module with parts of this package."""
+    for room in ROOMS:
+        package = importlib.import_module(f"dqn_exp.{room}")
+        for module in pkgutil.iter_modules(getattr(package, "__path__", [])):
+            importlib.import_module(f"dqn_exp.{room}.{module.name}")
 
 
 def names(kind: str) -> list[str]:
-    """The names of all registered parts of a kind, sorted."""
-    return sorted(_parts.get(kind, {}))
+    """The names of all known parts of a kind, sorted."""
+    return sorted(_parts.get(kind, {}).keys() | schema.PARTS[kind].keys())
 
 
-def keys(kind: str, name: str) -> dict[str, inspect.Parameter]:
-    """The config keys of a part: its keyword-only parameters."""
-    parameters = inspect.signature(_parts[kind][name]).parameters.values()
-    return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
+def schema_of(kind: str, name: Any) -> type | None:
+    """The dataclass of a part's keys, or None if there is no such part.
 
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """' - did you mean 'x'? (one of: ...)' for error messages about names."""
-    known = sorted(known)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    hint = f" - did you mean {near[0]!r}?" if near else ""
-    return f"{hint} (one of: {', '.join(known)})"
-
-
-def problems(kind: str, node: Any) -> list[str]:
-    """What is wrong with a config node's name and keys, one line each; empty if it can be built."""
-    selector = SELECTORS.get(kind, "name")
-    if not isinstance(node, Mapping):
-        return [f"{kind}={node}: must name a {kind}{did_you_mean(str(node), names(kind))}"]
-    name = node.get(selector)
-    if name not in _parts.get(kind, {}):
-        return [f"{kind}.{selector}={name}: unknown {kind}{did_you_mean(str(name), names(kind))}"]
-    allowed = keys(kind, name)
-    unknown = [
-        f"{kind}.{key}: unknown key of {kind} {name!r}{did_you_mean(key, allowed)}"
-        for key in node
-        if key != selector and key not in allowed
-    ]
-    missing = [
-        f"{kind}.{key}: missing, {kind} {name!r} needs it"
-        for key, parameter in allowed.items()
-        if key not in node and parameter.default is parameter.empty
-    ]
-    return unknown + missing
-
-
-def build(kind: str, node: Mapping[str, Any], *context: Any) -> Any:
-    """The part that the node names, given the context and every other key of the node.
-
-    Raises:
-        ConfigError: the name or a key is unknown, or a key is missing.
+    Parts that schema.py lists are found without importing them, and with them torch.
     """
-    if wrong := problems(kind, node):
-        raise ConfigError(wrong)
-    selector = SELECTORS.get(kind, "name")
-    options = {key: value for key, value in node.items() if key != selector}
-    return _parts[kind][node[selector]](*context, **options)
+    if not isinstance(name, str):
+        return None
+    if name in schema.PARTS[kind]:
+        return schema.PARTS[kind][name]
+    if name not in _parts.get(kind, {}):
+        load_package()
+    return _schema(_parts[kind][name]) if name in _parts.get(kind, {}) else None
+
+
+def _schema(part: Callable[..., Any]) -> Any:
+    """The type that a part, or the nearest of its base classes, declares for `config`."""
+    for owner in part.__mro__ if isinstance(part, type) else (part,):
+        if "config" in (hints := inspect.get_annotations(owner, eval_str=True)):
+            return hints["config"]
+    return None
+
+
+def build(kind: str, config: Any, *beside: Any) -> Any:
+    """The part that a config dataclass names, called with `beside` and the dataclass."""
+    load_package()
+    name = getattr(config, SELECTORS.get(kind, "name"))
+    return _parts[kind][name](*beside, config=config)
+
+
+def deviation(kind: str, config: Any) -> str | None:
+    """What the part does on purpose that its source does not, in one line; None if it says nothing."""
+    return getattr(_parts[kind][getattr(config, SELECTORS.get(kind, "name"))], "deviation", None)

@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dqn_exp.types import widest_float
+from dqn_exp.interfaces import Step, widest_float
 
 MASK32 = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -123,19 +123,12 @@ class Draws:
         self._draw = partial(draw, seeds, word_of(stream), shape=shape)
         self._block = max(1, self.WORDS // (len(seeds) * math.prod(shape)))
         self._start, self._rows = -1, ()  # the block drawn for int steps
-        self._first, self._table = seeds[0], None  # what `ahead` has drawn for tensor steps
         self._offsets = torch.arange(self._block, device=seeds.device)
 
-    def ahead(self, first: Tensor, n: int) -> None:
-        """Draw the n steps from `first` on, which calls with tensors need."""
-        self._first = first
-        self._table = self._draw(step=first + torch.arange(n, device=first.device))
-
-    def __call__(self, step: int | Tensor) -> Tensor:
-        """The draw [S, *shape] of `step`; a tensor is a step that `ahead` has drawn."""
-        if isinstance(step, Tensor):
-            assert self._table is not None, "ahead() comes first"
-            return self._table.index_select(0, (step - self._first).view(1)).squeeze(0)
+    def __call__(self, step: Step) -> Tensor:
+        """The draw [S, *shape] of `step`."""
+        if isinstance(step, Tensor):  # whose value Python does not know
+            return self._draw(step=step)
         start = step - step % self._block
         if start != self._start:
             self._rows = self._draw(step=start + self._offsets).unbind()

@@ -2,8 +2,7 @@
 
 import torch
 from torch import Tensor
-
-NO_REDUCTION = 0  # the operators under torch.nn.functional, without its checks and broadcasts
+from torch.nn import functional as F
 
 
 def select(q: Tensor, action: Tensor) -> Tensor:
@@ -32,12 +31,12 @@ def target(reward: Tensor, discount: Tensor, bootstrap: Tensor) -> Tensor:
 
 def huber(estimate: Tensor, target: Tensor) -> Tensor:
     """With x = target - estimate: 0.5 x^2 where |x| <= 1, else |x| - 0.5; all [...]. Huber 1964."""
-    return torch.ops.aten.huber_loss.default(estimate, target, NO_REDUCTION)
+    return F.huber_loss(estimate, target, reduction="none")
 
 
 def squared(estimate: Tensor, target: Tensor) -> Tensor:
     """(target - estimate)^2, all [...]."""
-    return torch.ops.aten.mse_loss.default(estimate, target, NO_REDUCTION)
+    return F.mse_loss(estimate, target, reduction="none")
 
 
 LOSSES = {"huber": huber, "mse": squared}

@@ -8,34 +8,26 @@ import torch
 from torch import Tensor
 
 from dqn_exp import td
-from dqn_exp.agents.rule import Rule
+from dqn_exp.agents.agent import Agent
+from dqn_exp.config import schema
+from dqn_exp.interfaces import Batch, Context, Forward, Loss, Networks, td_metrics
 from dqn_exp.registry import register
-from dqn_exp.types import Batch, Forward, Loss, Networks
 
 
 @register("agent", "c51")
-class C51(Rule):
+class C51(Agent):
     """Learns the distribution of returns on K fixed atoms from v_min to v_max."""
 
-    def __init__(
-        self,
-        *,
-        gamma: float,
-        n_step: int,
-        target: dict,
-        double: bool,
-        atoms: int,
-        v_min: float,
-        v_max: float,
-    ):
-        super().__init__(gamma, n_step, target)
-        self.n_atoms = atoms
-        self._double = double
-        self._atoms = v_min, v_max, atoms
+    config: schema.C51
+
+    def __init__(self, context: Context, config: schema.C51):
+        super().__init__(context, config)
+        self.n_atoms = config.atoms
 
     def _support(self, like: Tensor) -> Tensor:
         """The atoms [K]."""
-        return torch.linspace(*self._atoms, dtype=like.dtype, device=like.device)
+        low, high = self.config.v_min, self.config.v_max
+        return torch.linspace(low, high, self.config.atoms, dtype=like.dtype, device=like.device)
 
     def q_values(self, net: Forward, obs: Tensor) -> Tensor:
         """Means [S, B, A] of the distributions."""
@@ -49,8 +41,9 @@ class C51(Rule):
         logits = td.select_atoms(nets.online(batch.obs), batch.action)
         support = self._support(logits)
         next_logits = nets.target(batch.next_obs)
-        selector = nets.selector(batch.next_obs) if self._double else next_logits
+        selector = nets.selector(batch.next_obs) if self.config.double else next_logits
         best = td.select_atoms(next_logits, self._mean(selector).argmax(-1))
         y = td.categorical_projection(support, best.softmax(-1), batch.reward, batch.discount).detach()
         loss = -(y * logits.log_softmax(-1)).sum(-1)
-        return Loss(loss, loss.detach(), self._mean(logits.detach()), y @ support)
+        metrics = td_metrics(loss, self._mean(logits.detach()), y @ support)
+        return Loss(loss, loss.detach(), metrics)

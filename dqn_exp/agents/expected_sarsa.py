@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from dqn_exp.agents.dqn import DQN
+from dqn_exp.interfaces import Networks
 from dqn_exp.registry import register
-from dqn_exp.types import Networks
 
 
 @register("agent", "expected_sarsa")

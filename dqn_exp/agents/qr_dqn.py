@@ -7,19 +7,21 @@ import torch
 from torch import Tensor
 
 from dqn_exp import td
-from dqn_exp.agents.rule import Rule
+from dqn_exp.agents.agent import Agent
+from dqn_exp.config import schema
+from dqn_exp.interfaces import Batch, Context, Forward, Loss, Networks, td_metrics
 from dqn_exp.registry import register
-from dqn_exp.types import Batch, Forward, Loss, Networks
 
 
 @register("agent", "qr_dqn")
-class QRDQN(Rule):
+class QRDQN(Agent):
     """Learns K quantiles of the distribution of returns, at the midpoints of equal shares."""
 
-    def __init__(self, *, gamma: float, n_step: int, target: dict, double: bool, quantiles: int):
-        super().__init__(gamma, n_step, target)
-        self.n_atoms = quantiles
-        self._double = double
+    config: schema.QRDQN
+
+    def __init__(self, context: Context, config: schema.QRDQN):
+        super().__init__(context, config)
+        self.n_atoms = config.quantiles
 
     def q_values(self, net: Forward, obs: Tensor) -> Tensor:
         """Means [S, B, A] of the distributions."""
@@ -31,9 +33,9 @@ class QRDQN(Rule):
         K = quantiles.shape[-1]
         midpoints = (torch.arange(K, dtype=quantiles.dtype, device=quantiles.device) + 0.5) / K
         following = nets.target(batch.next_obs)
-        selector = nets.selector(batch.next_obs) if self._double else following
+        selector = nets.selector(batch.next_obs) if self.config.double else following
         best = td.select_atoms(following, selector.mean(-1).argmax(-1))
         y = td.target(batch.reward.unsqueeze(-1), batch.discount.unsqueeze(-1), best).detach()
         loss = td.quantile_huber(quantiles, midpoints, y)
-        estimate, target = quantiles.detach().mean(-1), y.mean(-1)
-        return Loss(loss, (target - estimate).abs(), estimate, target)
+        metrics = td_metrics(loss, quantiles.detach().mean(-1), y.mean(-1))
+        return Loss(loss, metrics["train/td_error_abs"], metrics)

@@ -10,7 +10,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from dqn_exp.registry import ConfigError
+from dqn_exp.config.problems import ConfigError, Problem
 
 _CGROUP_FILES = (  # (limit, in use): version 2, then version 1
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
@@ -32,11 +32,15 @@ def available_bytes(device: torch.device) -> int:
     return available
 
 
-def require(n_bytes: int, device: torch.device, what: str) -> None:
-    """Raise ConfigError, beginning with what needs them, if so many bytes are not available."""
+def require_memory(n_bytes: int, device: torch.device, key: str, value: object) -> None:
+    """Check that a device has so many bytes free.
+
+    Raises:
+        ConfigError: it has not; `key` and `value` are those of the config that need them.
+    """
     if n_bytes > (available := available_bytes(device)):
-        there = f"{human(available)} are available on {device}"
-        raise ConfigError([f"{what} need {human(n_bytes)}, but {there}"])
+        needed, free = format_bytes(n_bytes), format_bytes(available)
+        raise ConfigError([Problem(key, f"needs {needed}, but {device} has {free} available", value)])
 
 
 def allocate(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -54,7 +58,7 @@ def allocate(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> 
     return torch.frombuffer(memory, dtype=dtype).view(*shape).zero_()
 
 
-def human(n_bytes: float) -> str:
+def format_bytes(n_bytes: float) -> str:
     """'3.1 MB'."""
     for unit in ("B", "kB", "MB", "GB"):
         if n_bytes < 999.5:

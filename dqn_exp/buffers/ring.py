@@ -12,15 +12,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dqn_exp import td
-from dqn_exp.buffers.memory import allocate, require
-from dqn_exp.compilation import stack
-from dqn_exp.types import Agent, Batch, Context, Step, Transition
+from dqn_exp.buffers.memory import allocate, require_memory
+from dqn_exp.compiled.kernels import stack
+from dqn_exp.interfaces import Agent, Batch, Context, Step, Transition
+from dqn_exp.state import TensorState
 
-FACTS = ("action", "reward", "terminated", "stop")  # stop: windows end here (episode, or newest)
+SCALARS = ("action", "reward", "terminated", "stop")  # stop: windows end here (episode, or newest)
 
 
-class Ring:
-    """The newest `capacity` transitions of each seed, preallocated on the device.
+class Ring(TensorState):
+    """The newest `capacity` transitions of each seed, preallocated on the device; the base of buffers.
 
     Args:
         capacity: transitions per seed; a multiple of N, and more than N times the n of n-step.
@@ -37,13 +38,13 @@ class Ring:
         spec = context.spec
         # Two tables: a random transition is then found in few lines of the cache.
         obs_bytes = 2 * math.prod(spec.obs_shape) * spec.obs_dtype.itemsize
-        slot_bytes = obs_bytes + len(FACTS) * context.dtype.itemsize
+        slot_bytes = obs_bytes + len(SCALARS) * context.dtype.itemsize
         self.n_bytes = S * capacity * slot_bytes + extra_bytes
-        require(self.n_bytes, context.device, f"buffer.capacity={capacity}: {S} seed(s)")
+        require_memory(self.n_bytes, context.device, "buffer.capacity", capacity)
         rows = S * capacity
         # In a row, obs and next_obs.
         self._obs = allocate((rows, 2, *spec.obs_shape), spec.obs_dtype, context.device)
-        self._facts = allocate((rows, len(FACTS)), context.dtype, context.device)
+        self._scalars = allocate((rows, len(SCALARS)), context.dtype, context.device)
         self._row = torch.arange(S, device=context.device).unsqueeze(1) * capacity
         self._rows = self._row + torch.arange(N, device=context.device)
         steps = torch.arange(self._n_step, device=context.device)
@@ -51,43 +52,48 @@ class Ring:
         self._gamma = agent.gamma
         self._powers = agent.gamma ** steps.to(context.dtype)  # at step k of a window
         self._discounts = self._powers * agent.gamma  # after it
-        self._newest = self._facts.new_zeros(S, N, len(FACTS))  # as they are told one step later
+        # Stored with their stop flag at the next add.
+        self._newest = self._scalars.new_zeros(S, N, len(SCALARS))
 
     def size(self, step: Step) -> Step:
         """Transitions stored per seed after `step` env steps."""
         return step.clamp(max=self.capacity) if isinstance(step, Tensor) else min(step, self.capacity)
 
-    def add(self, transition: Transition, step: Step) -> Step:
+    def store(self, transition: Transition, step: Step) -> Step:
         """Store a transition [S, N], over the oldest once the ring is full; returns its first slot."""
         obs, action, reward, next_obs, terminated, truncated = transition
         slot = step % self.capacity
         rows = self._rows + slot
         self._obs[rows] = stack([obs, next_obs], 2)
-        dtype = self._facts.dtype
+        dtype = self._scalars.dtype
         columns = [action.to(dtype), reward.to(dtype), terminated.to(dtype)]
-        facts = stack([*columns, torch.ones_like(columns[0])], -1)
+        scalars = stack([*columns, torch.ones_like(columns[0])], -1)
         if self._n_step > 1:
-            # Nothing lies beyond the newest transition yet; where it really stops is told next time.
-            # Whole rows: compiled code would copy the table to write one column.
+            # Windows stop at the newest transition for now; its own stop flag is stored at the next add.
+            # Whole rows, because compiled code would copy the table to write one column.
             before = self._rows + (step - self._n_envs) % self.capacity
-            self._facts[stack([before, rows], 0)] = stack([self._newest, facts], 0)
+            self._scalars[stack([before, rows], 0)] = stack([self._newest, scalars], 0)
             ended = (terminated | truncated).to(dtype)
             self._newest.copy_(stack([*columns, ended], -1))
         else:
-            self._facts[rows] = facts
+            self._scalars[rows] = scalars
         return slot
 
     def state_dict(self) -> dict[str, Tensor]:
         """The tables, and the newest transitions."""
-        return {"observations": self._obs, "facts": self._facts, "newest": self._newest}
+        return {"observations": self._obs, "scalars": self._scalars, "newest": self._newest}
 
     def end_windows(self) -> None:
-        """Let no window reach beyond the newest transitions, as if their episodes had ended."""
+        """Stop all n-step windows at the newest transitions, as if their episodes had ended."""
         self._newest[..., -1] = 1.0
 
     def age(self, index: Tensor, step: int) -> Tensor:
         """Env steps between env step `step` and those whose transitions lie at slots [S, B]."""
         return (step - 1 - index) % self.capacity
+
+    def metrics(self, step: int, gradient_step: int) -> dict[str, Tensor]:
+        """`buffer/size`: transitions stored, [S]."""
+        return {"buffer/size": torch.full((len(self._row),), float(min(step, self.capacity)))}
 
     def gather(self, index: Tensor, weight: Tensor) -> Batch:
         """The n-step transitions that start at slots [S, B], with their weights [S, B].
@@ -96,14 +102,14 @@ class Ring:
         """
         first = index + self._row
         if self._n_step == 1:  # the common case, for which a window costs more than it gives
-            action, reward, terminated, _ = self._facts[first].unbind(-1)
+            action, reward, terminated, _ = self._scalars[first].unbind(-1)
             discount = self._gamma
             obs, next_obs = self._observations(self._obs, first).unbind(2)
         else:
             slots = index.unsqueeze(-1) + self._window
             beyond = slots >= self.capacity  # quicker than the remainder
             slots = slots - beyond * self.capacity + self._row.unsqueeze(-1)
-            actions, rewards, ends, stop = self._facts[slots].unbind(-1)
+            actions, rewards, ends, stop = self._scalars[slots].unbind(-1)
             reward, last = td.n_step(rewards, stop > 0, self._powers)
             discount, final = self._discounts.take(last), td.select(slots, last)
             action, terminated = actions[..., 0], td.select(ends, last)

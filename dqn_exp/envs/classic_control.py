@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from dqn_exp.compilation import stack
+from dqn_exp.compiled.kernels import stack
 
 
 class Outcome(NamedTuple):

@@ -18,9 +18,12 @@ from gymnasium.wrappers import DtypeObservation, FlattenObservation, RecordEpiso
 from torch import Tensor
 
 from dqn_exp import registry, rng
-from dqn_exp.registry import ConfigError, register
+from dqn_exp.config import schema
+from dqn_exp.config.problems import ConfigError, Problem
+from dqn_exp.interfaces import Episode, NotDeterministicError, Spec, Transition
+from dqn_exp.registry import register
 from dqn_exp.signals import SIGNALS
-from dqn_exp.types import Episode, NotDeterministicError, Spec, State, Transition
+from dqn_exp.state import State
 
 EPISODE_BLOCK = 256  # episode seeds drawn at once
 VECTOR_ENVS = {"sync": SyncVectorEnv, "async": AsyncVectorEnv}  # async: a process for each env
@@ -39,21 +42,13 @@ class GymnasiumEnv:
         ConfigError: unknown id, or spaces other than Discrete actions and Box or Discrete observations.
     """
 
-    def __init__(
-        self,
-        seeds: Tensor,
-        stream: str,
-        strict: bool = True,
-        *,
-        id: str,
-        n: int,
-        max_episode_steps: int | None,
-        kwargs: dict,
-        wrappers: list[dict],
-        vectorization: str = "sync",
-    ):
-        if max_episode_steps is not None:
-            kwargs = {"max_episode_steps": max_episode_steps, **kwargs}
+    config: schema.Env
+    compilable = False
+
+    def __init__(self, seeds: Tensor, stream: str, strict: bool, config: schema.Env):
+        id, n, wrappers, kwargs = config.id, config.n, config.wrappers, config.kwargs
+        if config.max_episode_steps is not None:
+            kwargs = {"max_episode_steps": config.max_episode_steps, **kwargs}
         self._seeds, self._stream = seeds.cpu(), f"env/{stream}"
         self._device = seeds.device
         self._strict = strict
@@ -62,18 +57,18 @@ class GymnasiumEnv:
         self.spec, self._first_action = _spec(id, kwargs, wrappers)
 
         def make() -> gymnasium.Env:
-            if vectorization == "async":  # this is a process of its own, which ends with the run's
+            if config.vectorization == "async":  # this is a process of its own, which ends with the run's
                 for each in SIGNALS:
                     signal.signal(each, signal.SIG_IGN)
             return _make(id, {**kwargs, "disable_env_checker": True}, wrappers)
 
-        self._envs = VECTOR_ENVS[vectorization](
+        self._envs = VECTOR_ENVS[config.vectorization](
             [make] * (len(seeds) * n),
             copy=False,  # observations are copied to the device anyway
             autoreset_mode=AutoresetMode.DISABLED,
         )
         self._id = id
-        # Before multiprocessing has its way: a signal, which processes of envs ignore, and a wait.
+        # Before multiprocessing ends the processes itself: with a signal that they ignore.
         atexit.register(self.close)
         self._finished: list[Episode] = []
         self.episode_counts = torch.zeros(len(seeds), dtype=torch.int64)
@@ -118,9 +113,6 @@ class GymnasiumEnv:
             self._ages[done] = 0
             self._observe(self._reset(done))
         return transition, self._obs
-
-    def draw_ahead(self, n: int) -> None:
-        """Nothing: episode seeds are drawn by the block, and Gymnasium does not compile."""
 
     def take_episodes(self) -> list[Episode]:
         """Episodes finished since the last call or `reset`, in order."""
@@ -249,7 +241,7 @@ class GymnasiumEnv:
         return draws.flatten(1).numpy()
 
 
-def _make(id: str, kwargs: dict, wrappers: list[dict]) -> gymnasium.Env:
+def _make(id: str, kwargs: dict, wrappers: list[schema.Wrapper]) -> gymnasium.Env:
     """One env: raw returns recorded innermost, discrete observations one-hot in uint8."""
     env = RecordEpisodeStatistics(gymnasium.make(id, **kwargs))
     for node in wrappers:
@@ -259,29 +251,31 @@ def _make(id: str, kwargs: dict, wrappers: list[dict]) -> gymnasium.Env:
     return env
 
 
-def _spec(id: str, kwargs: dict, wrappers: list[dict]) -> tuple[Spec, int]:
+def _spec(id: str, kwargs: dict, wrappers: list[schema.Wrapper]) -> tuple[Spec, int]:
     """What the env looks like, and the number of its first action."""
     try:
         env = _make(id, kwargs, wrappers)
     except ConfigError:
         raise
     except gymnasium.error.Error as error:
-        raise ConfigError([f"env.id={id}: {error}"]) from error
-    except Exception as error:  # of an env, it may be any
-        raise ConfigError([f"env.id={id}: {type(error).__name__}: {error}"]) from error
+        raise _invalid(id, str(error)) from error
+    except Exception as error:  # an env may raise anything
+        raise _invalid(id, f"{type(error).__name__}: {error}") from error
     observations, actions = env.observation_space, env.action_space
     if env.spec is None or env.spec.max_episode_steps is None:
-        raise ConfigError([f"env.id={id}: has no time limit; set env.max_episode_steps"])
+        raise _invalid(id, "has no time limit; set env.max_episode_steps")
     if not isinstance(actions, spaces.Discrete):
-        raise ConfigError([f"env.id={id}: actions are {actions}; the DQN family needs Discrete"])
+        raise _invalid(id, f"actions are {actions}; the DQN family needs Discrete")
     if not isinstance(observations, spaces.Box):
-        raise ConfigError(
-            [f"env.id={id}: observations are {observations}; supported are Box and Discrete"]
-        )
+        raise _invalid(id, f"observations are {observations}; supported are Box and Discrete")
     _try_out(id, env, observations, actions.start)
     env.close()
     dtype = torch.from_numpy(np.empty(0, observations.dtype)).dtype
     return Spec(observations.shape, dtype, int(actions.n)), int(actions.start)
+
+
+def _invalid(id: str, message: str) -> ConfigError:
+    return ConfigError([Problem("env.id", message, id)])
 
 
 def _try_out(id: str, env: gymnasium.Env, space: spaces.Box, action: np.integer) -> None:
@@ -289,11 +283,9 @@ def _try_out(id: str, env: gymnasium.Env, space: spaces.Box, action: np.integer)
     try:
         first, _ = env.reset(seed=0)
         obs, _, _, _, _ = env.step(action)
-    except Exception as error:  # of an env, it may be any
+    except Exception as error:  # an env may raise anything
         line = f"{type(error).__name__}: {error}"
-        raise ConfigError([f"env.id={id}: does not follow Gymnasium's API: {line}"]) from error
+        raise _invalid(id, f"does not follow Gymnasium's API: {line}") from error
     for seen in (np.asarray(first), np.asarray(obs)):
         if seen.shape != space.shape or not np.can_cast(seen.dtype, space.dtype, "same_kind"):
-            raise ConfigError(
-                [f"env.id={id}: an observation is {seen.dtype} {seen.shape}, its space is {space}"]
-            )
+            raise _invalid(id, f"an observation is {seen.dtype} {seen.shape}, its space is {space}")

@@ -10,10 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from dqn_exp import rng
-from dqn_exp.compilation import stack
+from dqn_exp.compiled.kernels import stack
+from dqn_exp.config import schema
+from dqn_exp.config.problems import ConfigError, Problem, nearest
 from dqn_exp.envs.classic_control import Acrobot, CartPole, MountainCar, System
-from dqn_exp.registry import ConfigError, did_you_mean, register
-from dqn_exp.types import EPISODE_LOG, Episode, Spec, TensorState, Transition, widest_float
+from dqn_exp.interfaces import EPISODE_LOG, Episode, Spec, Transition, widest_float
+from dqn_exp.registry import register
+from dqn_exp.state import TensorState
 
 SYSTEMS: dict[str, tuple[type[System], int]] = {  # Gymnasium id -> physics, time limit
     "Acrobot-v1": (Acrobot, 500),
@@ -32,37 +35,30 @@ class NativeEnv(TensorState):
     Args:
         seeds: [S] int64 seed values, on the device to run on.
         stream: name of the random stream that starts episodes ("train", "eval").
-        strict: of no matter here, where nothing is ever infinite or NaN.
+        strict: has no effect here, where values are always finite.
 
     Raises:
         ConfigError: an id that is not native, or options that only Gymnasium has.
     """
 
-    def __init__(
-        self,
-        seeds: Tensor,
-        stream: str,
-        strict: bool = True,
-        *,
-        id: str,
-        n: int,
-        max_episode_steps: int | None,
-        kwargs: dict,
-        wrappers: list[dict],
-        vectorization: str = "sync",
-    ):
-        problems = []
+    config: schema.Env
+    compilable = True
+
+    def __init__(self, seeds: Tensor, stream: str, strict: bool, config: schema.Env):
+        id, n, problems = config.id, config.n, []
         if id not in SYSTEMS:
-            problems.append(f"env.id={id}: no native env{did_you_mean(id, SYSTEMS)}")
-        for key, value in {"kwargs": kwargs, "wrappers": wrappers}.items():
-            if value:
-                problems.append(f"env.{key}={value}: native envs take none; use env.backend=gymnasium")
-        if vectorization != "sync":
-            problems.append(f"env.vectorization={vectorization}: native envs are one batch of tensors")
+            problems.append(Problem("env.id", f"no native env{nearest(id, SYSTEMS)}", id))
+        for key in ("kwargs", "wrappers"):
+            if value := getattr(config, key):
+                message = "native envs have none; use env.backend=gymnasium"
+                problems.append(Problem(f"env.{key}", message, value))
+        if config.vectorization != "sync":
+            message = "native envs are one batch of tensors; use sync"
+            problems.append(Problem("env.vectorization", message, config.vectorization))
         if problems:
             raise ConfigError(problems)
         system, limit = SYSTEMS[id]
-        self._system, self._limit = system(), max_episode_steps or limit
+        self._system, self._limit = system(), config.max_episode_steps or limit
         self.spec = Spec((self._system.n_obs,), torch.float32, self._system.n_actions)
         S, device = len(seeds), seeds.device
         self._n_envs = n
@@ -72,7 +68,6 @@ class NativeEnv(TensorState):
         shape, float_type = (S, n), widest_float(device)
         self._episode = torch.zeros(shape, dtype=torch.int64, device=device)  # numbers of each env
         self._first_episode = torch.zeros((), dtype=torch.int64, device=device)
-        self._first_drawn = self._drawn = self._episode  # what `draw_ahead` has drawn
         # The physics' variables, then return and length of the episode so far.
         n_variables = self._system.n_state + 2
         self._state = torch.zeros(*shape, n_variables, dtype=float_type, device=device)
@@ -115,7 +110,7 @@ class NativeEnv(TensorState):
     def take_episodes(self) -> list[Episode]:
         """Episodes finished since the last call or `reset`, in order."""
         steps = int(self._steps)
-        assert steps - self._taken <= EPISODE_LOG, "the log of episodes has run over"
+        assert steps - self._taken <= EPISODE_LOG, "episodes must be taken at least every EPISODE_LOG steps"
         rows = torch.arange(self._taken, steps) % EPISODE_LOG
         returns, lengths = np.moveaxis(self._log[rows].cpu().numpy(), -1, 0)
         episodes = []
@@ -135,7 +130,7 @@ class NativeEnv(TensorState):
         return episodes
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Where the envs are; that no finished episode is left to take goes without saying."""
+        """The state of the envs. Call after `take_episodes`."""
         return {
             "episode": self._episode,
             "first_episode": self._first_episode,
@@ -159,17 +154,8 @@ class NativeEnv(TensorState):
     def close(self) -> None:
         """Nothing to close."""
 
-    def draw_ahead(self, n: int) -> None:
-        """Draw the states that the next n + 1 episodes of every env start from."""
-        self._first_drawn = self._episode.clone()
-        offset = torch.arange(n + 1, device=self._episode.device)[:, None, None]
-        self._drawn = self._draw_starts(self._episode + offset)
-
     def _first_states(self) -> Tensor:
-        """States [S, N, D + 2] that the envs' present episodes start from."""
-        if torch.compiler.is_compiling():
-            row = (self._episode - self._first_drawn)[None, :, :, None]
-            return self._drawn.take_along_dim(row, 0).squeeze(0)
+        """States [S, N, D + 2] that the envs' current episodes start from."""
         return self._draw_starts(self._episode)
 
     def _draw_starts(self, episode: Tensor) -> Tensor:

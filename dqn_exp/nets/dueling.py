@@ -5,34 +5,28 @@ Deviations: gradients entering the trunk are not scaled by 1/sqrt(2); clipping i
 
 from torch import Tensor
 
+from dqn_exp.config import schema
+from dqn_exp.interfaces import Agent, Context, Weights
 from dqn_exp.nets.layers import FractionEmbedding, Layout, Stack, noise_metrics, vector_features
 from dqn_exp.registry import register
-from dqn_exp.types import Agent, Context, Weights
 
 
 @register("net", "dueling")
 class Dueling:
     """A shared trunk, then a state-value and an advantage stream; of atoms, a pair for each atom.
 
-    Only the streams may be noisy. An implicit agent's fractions are embedded after the trunk.
+    Only the streams may be noisy. The quantile fractions of implicit agents are embedded after the trunk.
 
     Raises:
         ValueError: observations that are no vectors.
     """
 
-    def __init__(
-        self,
-        context: Context,
-        agent: Agent,
-        *,
-        hidden: list[int],
-        stream_hidden: list[int],
-        activation: str,
-        sigma: float | None,
-    ):
-        spec, layout = context.spec, Layout()
-        trunk = [vector_features(spec.obs_shape), *hidden]
-        stream = [trunk[-1], *stream_hidden]
+    config: schema.Dueling
+
+    def __init__(self, context: Context, agent: Agent, config: schema.Dueling):
+        spec, layout, activation, sigma = context.spec, Layout(), config.activation, config.sigma
+        trunk = [vector_features(spec.obs_shape), *config.hidden]
+        stream = [trunk[-1], *config.stream_hidden]
         self._n_atoms, atoms = agent.n_atoms, agent.n_atoms or 1
         self._trunk = Stack(layout, trunk, activation, activate_last=True)
         self._value = Stack(layout, [*stream, atoms], activation, sigma=sigma)

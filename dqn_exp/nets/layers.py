@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dqn_exp import rng
-from dqn_exp.types import Weights
+from dqn_exp.compiled.kernels import affine
+from dqn_exp.interfaces import Weights
 
 ACTIVATIONS = {
     "relu": F.relu,
@@ -60,13 +61,6 @@ class Layout:
         chunks = torch.split_with_sizes(params, self.sizes, dim=1)
         S = len(params)
         return [chunk.view(S, *shape) for chunk, shape in zip(chunks, self._shapes, strict=True)]
-
-
-def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x W + b for every seed: [S, B, in], [S, in, out], [S, 1, out] -> [S, B, out]."""
-    if torch.compiler.is_compiling():  # which merges the addition with the activation
-        return torch.bmm(x, weight) + bias
-    return torch.baddbmm(bias, x, weight)
 
 
 class Linear:

@@ -1,0 +1,125 @@
+"""`dqn-exp train`, and `python train.py`: a run, or with --multirun a sweep.
+
+Exit codes: 0 ok, 1 failed run, 2 invalid configuration, 75 stopped by a signal with a checkpoint saved.
+"""
+
+import argparse
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from dqn_exp.config import compose
+from dqn_exp.config.problems import ConfigError, Problem
+from dqn_exp.sweeps import status
+
+
+class RunFailedError(Exception):
+    """A run has failed, and has said so."""
+
+
+def main() -> None:
+    """Run the command line."""
+    if "--version" in sys.argv[1:]:
+        print(f"dqn-exp {version('dqn-exp')}")
+        return
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # raise errors here instead of printing them
+    compose.register_resolvers()
+    code = 0
+    try:
+        try:
+            job()
+        except (RunFailedError, ConfigError):
+            raise
+        except Exception as error:  # Hydra could not create the folder, or compose the config
+            if isinstance(error, OSError) and error.filename:
+                message = f"cannot be created: {error.strerror}"
+                raise ConfigError([Problem("run folder", message, error.filename)]) from error
+            raise compose.explained(error, *_typed()) from error
+    except RunFailedError:
+        code = 1
+    except ConfigError as error:
+        code = _say(error)
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 1
+    if HydraConfig.initialized():  # a sweep's, see sweeps/callback.py
+        code = _end_sweep(Path(HydraConfig.get().sweep.dir).absolute()) or code
+    sys.exit(code)
+
+
+@hydra.main(version_base="1.3", config_path=str(compose.CONF), config_name="config")
+def job(cfg: DictConfig) -> float:
+    """One run; returns the objective for sweepers."""
+    here = HydraConfig.get()
+    folder, in_sweep = Path(here.runtime.output_dir), here.mode == RunMode.MULTIRUN
+    try:
+        config = compose.load(cfg, here.overrides.task)
+        if in_sweep and config.resume not in (None, "auto"):
+            message = "a sweep is continued with its hydra.sweep.dir and resume=auto"
+            raise ConfigError([Problem("resume", message, config.resume)])
+        from dqn_exp import Run, build  # not above: --help does not need torch
+
+        objective = Run(build(config), folder, progress=not in_sweep).run()
+    except ConfigError as error:
+        if in_sweep:
+            _note_refusal(folder, error)
+            raise
+        _remove_if_empty(folder)
+        raise SystemExit(_say(error)) from error  # Hydra would print more about an exception
+    except Exception as error:  # which the run has logged
+        if in_sweep:
+            raise RunFailedError(str(error)) from error
+        raise SystemExit(1) from error
+    if objective is None:
+        raise SystemExit(75)  # ends a sweep, too
+    return objective
+
+
+def _note_refusal(folder: Path, error: ConfigError) -> None:
+    """Leave the reason in the folder of a sweep's job, unless it holds a run."""
+    from dqn_exp.run.folder import RunFolder
+
+    if not RunFolder(folder, None).summary():
+        RunFolder(folder, None).write_summary({"status": "refused", "error": str(error)})
+
+
+def _remove_if_empty(folder: Path, but: tuple[str, ...] = (".lock",)) -> None:
+    """Remove a folder that Hydra has made for nothing, and those around it."""
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= set(but):
+        for path in folder.iterdir():
+            path.unlink()
+    while folder.is_dir() and not any(folder.iterdir()) and folder != Path.cwd():
+        folder.rmdir()
+        folder = folder.parent
+
+
+def _say(error: ConfigError) -> int:
+    for problem in dict.fromkeys(map(str, error.problems)):
+        print(problem, file=sys.stderr)
+    return 2
+
+
+def _typed() -> tuple[list[str], str | None]:
+    """The overrides on the command line, and the folder of --config-dir."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--config-dir", "-cd")
+    known, others = parser.parse_known_args()
+    return [text for text in others if not text.startswith("-")], known.config_dir
+
+
+def _end_sweep(sweep: Path) -> int:
+    """Print how the jobs ended; returns the sweep's exit code."""
+    found = status.jobs(sweep)
+    if not found:
+        _remove_if_empty(sweep, but=("multirun.yaml",))
+        return 0
+    shown = sweep.relative_to(Path.cwd()) if sweep.is_relative_to(Path.cwd()) else sweep
+    print(f"\n{len(found)} jobs in {shown}, best first:")
+    print("\n".join(status.table(found)))
+    print(f"  tensorboard --logdir {shown}")
+    return status.exit_code(found)

@@ -1,0 +1,224 @@
+"""Composition with Hydra: from conf/ and overrides to a checked, typed config.
+
+Only this package, cli/ and sweeps/ know Hydra and OmegaConf.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dqn_exp import manifest, registry
+from dqn_exp.config import typed
+from dqn_exp.config.help import help_text
+from dqn_exp.config.overrides import problems_of, unknown_keys
+from dqn_exp.config.problems import ConfigError, Problem
+from dqn_exp.config.schema import GROUPS, Config
+
+PACKAGE = Path(__file__).parents[1]
+# In a wheel, conf/ lies in the package; in a checkout, beside it.
+CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
+USUAL_STEPS = 50_000  # total_steps that the shipped counts of env steps are chosen for
+LONGEST_NAME = 100  # characters of a sweep job's folder; file systems allow 255 bytes
+
+
+def compose(*overrides: str, config_dir: str | Path | None = None) -> Config:
+    """The config that overrides describe, as the command line would compose it.
+
+    Args:
+        overrides: `key=value` and `group=option`, as on the command line.
+        config_dir: a folder with config groups of your own, which extend and override the shipped ones.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    try:
+        with composing(config_dir):
+            cfg = hydra_compose("config", overrides=list(overrides))
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise explained(error, overrides, config_dir) from error
+    return load(cfg, overrides)
+
+
+def load(cfg: DictConfig, overrides: Sequence[str]) -> Config:
+    """The typed config of a composed one.
+
+    With `resume=<path>`, that is the config saved in the checkpoint, changed only by `overrides`.
+
+    Args:
+        overrides: what was typed for this call.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    given = OverridesParser.create().parse_overrides(list(overrides))
+    keys = [override.key_or_group for override in given]
+    if twice := [Problem(key, "given twice") for key in sorted(set(keys)) if keys.count(key) > 1]:
+        raise ConfigError(twice)
+    try:
+        node: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError([Problem(str(error.full_key), reason)]) from error
+    if node.get("resume") not in (None, "auto"):
+        node = _continued(node, given)
+    registry.load(node["plugins"] if isinstance(node.get("plugins"), list) else [])
+    return typed.read(Config, node)
+
+
+def explained(
+    error: Exception, overrides: Sequence[str], config_dir: str | Path | None = None
+) -> ConfigError:
+    """What Hydra could not compose, in lines of our own with the nearest match.
+
+    Raises:
+        ConfigError: there is no such `config_dir`.
+        Exception: the error, if it is not about the overrides.
+    """
+    problems: list[Problem] = []
+    with composing(config_dir):
+        loader = GlobalHydra.instance().config_loader()
+        groups = {g: loader.get_group_options(g) for g in loader.list_groups("") if g != "hydra"}
+        groups = {g: [o for o in options if not o.startswith("_")] for g, options in groups.items()}
+        choices, others = [], []
+        for text in overrides:
+            try:
+                override = OverridesParser.create().parse_override(text)
+            except HydraException as wrong:
+                problems.append(Problem(text, f"cannot be read: {str(wrong).splitlines()[0]}"))
+                continue
+            (choices if override.key_or_group in groups else others).append(override)
+        wrong, right = problems_of(choices, groups)
+        unknown = unknown_keys(others, hydra_compose("config", overrides=right), list(groups))
+        bad = {problem.path for problem in unknown}
+        right += [str(o.input_line) for o in others if o.key_or_group not in bad and not (o.is_delete() or o.is_sweep_override())]
+        problems += wrong + unknown
+        try:
+            load(hydra_compose("config", overrides=right), right)
+        except ConfigError as more:
+            problems += more.problems
+        except (HydraException, OmegaConfBaseException):
+            pass  # the first error is the one to report
+    if problems:
+        return ConfigError(problems)
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return ConfigError([Problem("config", " ".join(str(error).split()))])
+    raise error
+
+
+@contextmanager
+def composing(config_dir: str | Path | None = None) -> Iterator[None]:
+    """Hydra, set up to compose from conf/ and a folder that extends it."""
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        if config_dir is not None:
+            path = Path(config_dir).absolute()
+            if not path.is_dir():
+                raise ConfigError([Problem("config_dir", "no such folder", config_dir)])
+            search_path = GlobalHydra.instance().config_loader().get_search_path()
+            search_path.prepend("config_dir", f"file://{path}")
+        yield
+
+
+def _continued(node: dict[str, Any], given: Sequence[Override]) -> dict[str, Any]:
+    """The config saved by the run that `resume` names, changed by what was typed for this call."""
+    path = node["resume"]
+    run, checkpoint = manifest.split(Path(str(path)))
+    try:
+        saved = manifest.read(checkpoint) if checkpoint else manifest.newest(run)
+    except manifest.CheckpointError as error:
+        raise ConfigError([Problem("resume", str(error), path)]) from error
+    config, problems = saved["config"], []
+    typed_keys = {override.key_or_group for override in given}
+    if "experiment" in typed_keys:
+        problems.append(Problem("experiment", "leave it out: a run continues with its own config"))
+    # What a run folder says is not executed: imports must be asked for in this call.
+    plugins = config.get("plugins")
+    foreign = [p for p in plugins if not str(p).startswith("dqn_exp.")] if isinstance(plugins, list) else []
+    if foreign and "plugins" not in typed_keys:
+        repeat = f"repeat plugins=[{','.join(map(str, plugins))}] if you trust them"
+        problems.append(Problem("resume", f"the run needs plug-ins, which run code; {repeat}", path))
+    env = config.get("env")
+    env_id = str(env.get("id")) if isinstance(env, dict) else ""
+    if ":" in env_id and "env.id" not in typed_keys:
+        repeat = f"repeat env.id={env_id} if you trust it"
+        problems.append(Problem("resume", f"the run's env imports a module; {repeat}", path))
+    if problems:
+        raise ConfigError(problems)
+    for key in typed_keys:
+        if not key.startswith("hydra"):
+            _copy(key.split("."), node, config)
+    return config | {"resume": path}
+
+
+def _copy(keys: list[str], source: dict[str, Any], target: dict[str, Any]) -> None:
+    """Give the value at a path of keys in `target` what it is in `source`."""
+    *parents, last = keys
+    for parent in parents:
+        source = source.get(parent) if isinstance(source.get(parent), dict) else {}
+        target = target.setdefault(parent, {})
+    if last in source:
+        target[last] = source[last]
+    else:
+        target.pop(last, None)
+
+
+def register_resolvers() -> None:
+    """Make the functions that conf/config.yaml calls known to OmegaConf."""
+    for function in (scaled, run_dir, run_name, job_name, help_):
+        name = function.__name__.rstrip("_")
+        OmegaConf.register_new_resolver(f"dqn_exp.{name}", function, replace=True)
+
+
+def scaled(value: int, least: Any = 1, *, _root_: DictConfig) -> int:
+    """A count of env steps that shrinks in proportion in runs shorter than USUAL_STEPS."""
+    total = typed.whole_number(OmegaConf.select(_root_, "total_steps")) or USUAL_STEPS
+    share = min(1.0, total / USUAL_STEPS)
+    return min(value, max(typed.whole_number(least) or 1, round(value * share)))
+
+
+def run_dir(default: str, *, _root_: DictConfig) -> str:
+    """The folder of a run: that of the run it continues, or a new one."""
+    resume = OmegaConf.select(_root_, "resume")
+    return default if resume in (None, "auto") else str(manifest.split(Path(str(resume)))[0])
+
+
+def run_name(*, _root_: DictConfig) -> str:
+    """`<env>_<agent>-<buffer>-<net>`, the end of a run folder's name."""
+    chosen = OmegaConf.select(_root_, "hydra.runtime.choices") or {}
+    names = [chosen.get(g) or OmegaConf.select(_root_, f"{g}.name") for g in ("agent", "buffer", "net")]
+    return _file_name(f"{OmegaConf.select(_root_, 'env.id')}_{'-'.join(map(str, names))}")
+
+
+def job_name(*, _root_: DictConfig) -> str:
+    """`<n>_<swept overrides>` with the last words of their keys, the name of a sweep job's folder."""
+    job = _root_.hydra.job
+    fixed = set(job.config.override_dirname.exclude_keys)
+    swept = (text.partition("=") for text in _root_.hydra.overrides.task)
+    parts = [f"{key.rsplit('.')[-1]}={value}" for key, _, value in swept if key.lstrip("+~") not in fixed]
+    return _file_name(f"{job.num}_{','.join(parts)}")
+
+
+def help_(*, _root_: DictConfig) -> str:
+    """The text of --help, for the options chosen."""
+    groups = {
+        group: sorted(p.stem for p in (CONF / group).glob("*.yaml") if not p.stem.startswith("_"))
+        for group in GROUPS
+    }
+    config = {key: value for key, value in _root_.items() if key != "hydra"}
+    return help_text(OmegaConf.to_container(OmegaConf.create(config), resolve=False), groups)  # type: ignore[arg-type]
+
+
+def _file_name(text: str) -> str:
+    """A text with only characters that are safe in a file's name and in a shell."""
+    return re.sub(r"[^\w.,=+-]+", "-", text).strip("-")[:LONGEST_NAME]

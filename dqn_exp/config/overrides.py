@@ -1,0 +1,72 @@
+"""What is wrong with overrides that Hydra does not accept."""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from dqn_exp.config import schema
+from dqn_exp.config.help import meanings
+from dqn_exp.config.problems import Problem, nearest
+from dqn_exp.config.typed import CALLS, flatten
+
+
+def problems_of(
+    choices: Sequence[Override], groups: Mapping[str, Sequence[str]]
+) -> tuple[list[Problem], list[str]]:
+    """Choices of options that no group has; and those that can be composed."""
+    wrong, right = [], []
+    for choice in choices:
+        group, options = choice.key_or_group, groups[choice.key_or_group]
+        values = list(choice.sweep_iterator()) if choice.is_sweep_override() else [choice.value()]
+        values = ["null" if value is None else value for value in values]
+        if group == "experiment" and values == ["null"]:
+            continue
+        bad = [value for value in values if not isinstance(value, list) and str(value) not in options]
+        wrong += [Problem(group, f"unknown option{nearest(str(v), options)}", v) for v in bad]
+        if not bad and not isinstance(values[0], list):
+            right.append(f"{group}={values[0]}")
+    return wrong, right
+
+
+def unknown_keys(others: Sequence[Override], cfg: DictConfig, groups: list[str]) -> list[Problem]:
+    """Keys that the composed config does not have, each with those that were probably meant."""
+    node: dict[str, Any] = OmegaConf.to_container(cfg, resolve=False)  # type: ignore[assignment]
+    about, problems = meanings(node), []
+    for override in others:
+        key = override.key_or_group
+        if key.startswith("hydra") or override.is_add() or key in flatten(node):
+            continue
+        if isinstance(OmegaConf.select(cfg, key) if key else None, DictConfig):
+            continue
+        if key.rpartition(".")[2] in CALLS:
+            problems.append(Problem(key, "parts are built by name; nothing else is called"))
+            continue
+        meant = _meant(key, about, groups)
+        hint = f" - did you mean {' or '.join(meant)}?" if meant else "; --help lists all keys"
+        problems.append(Problem(key, f"unknown key{hint}"))
+    return problems
+
+
+def _meant(key: str, about: Mapping[str, str], groups: list[str]) -> list[str]:
+    """The groups or keys that an unknown key probably stands for, best first."""
+    parent, _, last = key.rpartition(".")
+    siblings = {k.removeprefix(f"{parent}."): k for k in about if parent and k.startswith(f"{parent}.")}
+    if close := difflib.get_close_matches(last, siblings, n=1):
+        return [siblings[close[0]]]
+    roots = [*groups, *schema.Config.__dataclass_fields__]
+    if not siblings and (close := difflib.get_close_matches(key, roots, n=1)):
+        return close
+    described = [
+        k
+        for k in siblings.values() or about
+        if len(last) > 2 and any(w.startswith(last.lower()) for w in re.split(r"\W+", about[k].lower()))
+    ]
+    if described:  # those whose meaning begins with the word first
+        return sorted(described, key=lambda k: not about[k].lower().startswith(last.lower()))[:2]
+    words = {k: k.split(".")[-1] for k in about}
+    close = difflib.get_close_matches(last, words.values(), n=1)
+    return [k for k, word in words.items() if word in close][:2]

@@ -1,0 +1,43 @@
+"""What is wrong with a configuration, as values until they are printed."""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+NO_VALUE = object()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One invalid key: where it is, what is allowed there, and the value given, if there was one."""
+
+    path: str  # dotted, as on the command line
+    message: str
+    value: Any = NO_VALUE
+
+    def __str__(self) -> str:
+        """One line for a person, without control characters."""
+        given = "" if self.value is NO_VALUE else f"={self.value}"
+        line = f"{self.path}{given}: {self.message}"
+        return "".join(c if c.isprintable() else " " for c in line)
+
+
+class ConfigError(ValueError):
+    """An invalid configuration, with every problem found."""
+
+    def __init__(self, problems: Iterable[Problem]):
+        self.problems = list(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+    def __reduce__(self) -> tuple[type, tuple[list[Problem]]]:
+        """Keep the problems when a job of a sweep reports from another process."""
+        return ConfigError, (self.problems,)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the nearest known one, and all of them."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    hint = f" - did you mean {close[0]!r}?" if close else ""
+    return f"{hint} (one of: {', '.join(known)})"

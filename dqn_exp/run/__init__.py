@@ -1,0 +1,1 @@
+"""A run: its folder, training, checkpoints, logs and summary."""

@@ -1,0 +1,217 @@
+"""What a run leaves behind: TensorBoard events, metrics.csv, episodes.csv.
+
+One TensorBoard run per seed, all values of one step in one event. The x axis is env steps of a seed.
+"""
+
+import csv
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+# pyright: reportAttributeAccessIssue=false
+# (the generated protocol-buffer modules tell type checkers nothing of what is in them)
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2, summary_v2
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from dqn_exp.interfaces import Episode
+from dqn_exp.state import State
+
+log = logging.getLogger(__name__)
+
+CARTPOLE_WINDOW = 100  # episodes that the official CartPole measure averages
+
+
+class Tracker:
+    """Writes a run's numbers, for all seeds. Nothing is touched before `open`.
+
+    Args:
+        run_dir: the run folder, which exists.
+        seeds: seed values, in order.
+        hparams: what the HPARAMS tab shows; plain scalars.
+    """
+
+    def __init__(self, run_dir: Path, seeds: list[int], hparams: Mapping[str, Any]):
+        self._run_dir, self._seeds, self._hparams = run_dir, seeds, hparams
+        self._folders = [run_dir / f"seed={seed}" for seed in seeds]
+        self._files = [run_dir / "metrics.csv", run_dir / "episodes.csv"]
+        self._writers: list[RecordWriter] | None = None  # None after they have failed
+        self._events: dict[tuple[str, ...], Event] = {}  # by their tags
+        self._recent = [deque[float](maxlen=CARTPOLE_WINDOW) for _ in seeds]
+        self._resumed_at: int | None = None
+        self._open: list[TextIO] = []
+
+    def load_state_dict(self, state: State, step: int) -> None:
+        """Continue from a state of `state_dict` at an env step: truncate all output written after it."""
+        for path in (*_event_files(self._folders), *self._files):
+            name = path.name if path in self._files else f"{path.parent.name}/{path.name}"
+            _truncate(path, state["bytes"].get(name, 0))
+        self._recent = [deque(returns, maxlen=CARTPOLE_WINDOW) for returns in state["recent"]]
+        self._resumed_at = step
+
+    def open(self) -> None:
+        """Open all files: to append if the run was resumed, else anew."""
+        resumed, step = self._resumed_at is not None, (self._resumed_at or -1) + 1
+        if not resumed:
+            for path in (*_event_files(self._folders), *self._files):
+                path.unlink(missing_ok=True)
+        with self._survive():
+            self._writers = [_writer(folder) for folder in self._folders]
+        self._write(Event(file_version="brain.Event:2") for _ in self._seeds)
+        # At a start, TensorBoard drops what it has shown of later steps; the first start only enables that.
+        start = SessionLog(status=SessionLog.START)
+        self._write(Event(step=step if resumed else 0, session_log=start) for _ in self._seeds)
+        if not resumed:
+            # Written into the run itself: a nested run of its own would double every curve. The tab
+            # shows the beginning of the name, which must be unique as a whole.
+            name, parent = self._run_dir.name, self._run_dir.parent
+            self._write(
+                Event(
+                    summary=summary_v2.hparams_pb(
+                        {**self._hparams, "seed": seed}, trial_id=f"{name} seed={seed} ({parent})"
+                    )
+                )
+                for seed in self._seeds
+            )
+        self._open = [path.open("a", newline="") for path in self._files]
+        self._metrics, self._episodes = map(csv.writer, self._open)
+        if not resumed:
+            self._metrics.writerow(["seed", "step", "tag", "value"])
+            self._episodes.writerow(["seed", "episode", "step", "return", "length"])
+
+    def state_dict(self) -> State:
+        """The length of every file, once it is safe on disk, and recent returns."""
+        self._flush()
+        for file in self._open:
+            file.flush()
+            os.fsync(file.fileno())
+        files = {f"{path.parent.name}/{path.name}": path for path in _event_files(self._folders)}
+        files |= {path.name: path for path in self._files}
+        return {
+            "bytes": {name: path.stat().st_size for name, path in files.items()},
+            "recent": [list(returns) for returns in self._recent],
+        }
+
+    def recent_returns(self) -> list[float]:
+        """Each seed's mean return over its last 100 episodes (fewer at first; NaN before the first)."""
+        return [sum(r) / len(r) if r else float("nan") for r in self._recent]
+
+    def scalars(self, step: int, values: Mapping[str, np.ndarray]) -> None:
+        """Record tag -> value of each seed [S] at an env step, and flush."""
+        rows = [{tag: float(v[i]) for tag, v in values.items()} for i in range(len(self._seeds))]
+        for seed, row in zip(self._seeds, rows, strict=True):
+            self._metrics.writerows([seed, step, tag, value] for tag, value in row.items())
+        self._open[0].flush()
+        self._write(self._event(step, row) for row in rows)
+        self._flush()
+
+    def episodes(self, finished: Iterable[Episode]) -> None:
+        """Record finished episodes, in the env's own rewards."""
+        for episode in finished:
+            i, step = episode.seed_index, episode.step
+            self._recent[i].append(episode.reward_sum)
+            row = [self._seeds[i], episode.number, step, episode.reward_sum, episode.length]
+            self._episodes.writerow(row)
+            values = {
+                "train/episode_return": episode.reward_sum,
+                "train/episode_length": episode.length,
+                "train/episode_return_mean100": sum(self._recent[i]) / len(self._recent[i]),
+            }
+            self._write([self._event(step, values)], i)
+        self._open[1].flush()
+
+    def close(self, succeeded: bool | None) -> None:
+        """Record how the run ended, unless it is to be resumed (None), and close all files."""
+        if succeeded is not None:
+            self._write(_session_end(succeeded) for _ in self._seeds)
+        with self._survive():
+            for writer in self._writers or ():
+                writer.close()
+        for file in self._open:
+            file.close()
+
+    def _event(self, step: int, values: Mapping[str, float]) -> Event:
+        """An event of scalars by tag; valid until the next one of the same tags.
+
+        Made once and filled in anew: Google's library makes the allocator trim the whole process's
+        memory each time it has freed some thousand messages.
+        """
+        tags = tuple(values)
+        if tags not in self._events:
+            scalars = [Summary.Value(tag=tag) for tag in tags]
+            self._events[tags] = Event(summary=Summary(value=scalars))
+        event = self._events[tags]
+        event.step = step
+        for scalar, value in zip(event.summary.value, values.values(), strict=True):
+            scalar.simple_value = value
+        return event
+
+    def _write(self, events: Iterable[Event], first: int = 0) -> None:
+        """Write an event for each seed, from the first-th on."""
+        with self._survive():
+            for writer, event in zip(
+                self._writers[first:] if self._writers else (), events, strict=False
+            ):
+                event.wall_time = time.time()
+                writer.write(event.SerializeToString())
+
+    def _flush(self) -> None:
+        with self._survive():
+            for writer in self._writers or ():
+                writer.flush()
+
+    @contextmanager
+    def _survive(self) -> Iterator[None]:
+        """If TensorBoard files fail, warn and continue without them: the CSV files have the same numbers."""
+        try:
+            yield
+        except OSError as error:
+            log.warning("TensorBoard events are no longer written, the CSV files still are: %s", error)
+            self._writers = None
+
+
+def _writer(folder: Path) -> RecordWriter:
+    """A writer of a new file whose name sorts last: that is the order in which TensorBoard reads."""
+    folder.mkdir(exist_ok=True)
+    last = max((int(path.name.split(".")[3]) for path in _event_files([folder])), default=0)
+    path = folder / f"events.out.tfevents.{max(int(time.time()), last + 1):010d}"
+    return RecordWriter(path.open("wb"))
+
+
+def _event_files(folders: Iterable[Path]) -> list[Path]:
+    return [path for folder in folders for path in folder.glob("events.out.tfevents.*")]
+
+
+def _truncate(path: Path, n_bytes: int) -> None:
+    """Shorten a file, and delete it if nothing is left."""
+    if not path.exists():
+        return
+    if not n_bytes:
+        path.unlink()
+    elif (size := path.stat().st_size) > n_bytes:
+        os.truncate(path, n_bytes)
+    elif size < n_bytes:
+        log.warning("%s has lost its end, %d bytes", path, n_bytes - size)
+
+
+def _session_end(succeeded: bool) -> Event:
+    """Tells the HPARAMS tab how the run ended (TensorBoard's own function for it needs TensorFlow)."""
+    end = plugin_data_pb2.SessionEndInfo(
+        status=api_pb2.STATUS_SUCCESS if succeeded else api_pb2.STATUS_FAILURE,
+        end_time_secs=time.time(),
+    )
+    data = plugin_data_pb2.HParamsPluginData(session_end_info=end)
+    value = Summary.Value(
+        tag=metadata.SESSION_END_INFO_TAG,
+        tensor=metadata.NULL_TENSOR,
+        metadata=metadata.create_summary_metadata(data),
+    )
+    return Event(summary=Summary(value=[value]))

@@ -1,0 +1,1 @@
+"""Sweeps: names of jobs, and how their jobs ended."""
