@@ -5,15 +5,16 @@
     config = dqn_exp.compose("agent=ddqn", "buffer=per", "seeds=8", "total_steps=20_000")
     iqm = dqn_exp.Run(dqn_exp.build(config), "runs/mine").run()
 
-`compose` checks a config, `build` makes its parts, `Run` trains them in a folder, `register` adds a part.
+`compose` checks a config, `build` makes its parts, `Run` trains them in a folder, and `register` adds
+parts of your own.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dqn_exp.parts import build
     from dqn_exp.config.compose import compose
+    from dqn_exp.parts import build
     from dqn_exp.registry import register
     from dqn_exp.run.run import Run
 

@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 COMMANDS = {
     "train": ("dqn_exp.cli.train", "train agents: a run, or with --multirun a sweep"),
-    "bench": ("dqn_exp.bench.command", "measure speed, beside other libraries and a lower bound"),
+    "bench": ("dqn_exp.cli.bench", "measure speed, beside other libraries and a lower bound"),
 }
 
 

@@ -49,7 +49,7 @@ class EpsilonGreedy(TensorState):
 
 @register("exploration", "linear")
 class Linear(EpsilonGreedy):
-    """Epsilon changes linearly from `start` to `end` over `decay_steps` env steps, after `hold_steps`."""
+    """Epsilon changes linearly from `start` to `end` in `decay_steps` env steps, after `hold_steps`."""
 
     config: schema.Linear
 
@@ -107,7 +107,7 @@ class PerEpisode(EpsilonGreedy):
 
 @register("exploration", "ez_greedy")
 class EpsilonZGreedy(EpsilonGreedy):
-    """With probability epsilon a random action, repeated for a number of steps with a zeta distribution.
+    """With probability epsilon a random action, repeated for a zeta-distributed number of steps.
 
     P(n) ~ n^-mu for n in 1, ..., max_duration; the end of an episode does not end the repetition.
     On-policy rules learn about single steps of it: `probabilities` ignores repetition.

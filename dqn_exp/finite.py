@@ -1,6 +1,7 @@
 """Stops the learning of seeds whose values are no longer finite. Letters: S seeds, B batch."""
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -62,7 +63,7 @@ class FiniteGate(TensorState):
         """Which seeds learn, and why the others do not."""
         return {"learns": self._learns, "failure": self._failure}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue from a state of `state_dict`."""
         super().load_state_dict(state)
         self._all_learn = bool(self._learns.all())

@@ -41,7 +41,8 @@ class Loop:
     updates: int  # gradient steps each time
 
     def __post_init__(self) -> None:
-        self.step = self.gradient_step = 0
+        self.step: int = 0
+        self.gradient_step: int = 0
         self.obs = self.env.reset()
         self._action: Tensor | None = None  # the next one, if compiled code has already chosen it
         self.interrupted = False

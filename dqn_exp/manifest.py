@@ -42,7 +42,9 @@ def read(checkpoint: Path) -> dict[str, Any]:
         if hashlib.sha256(json.dumps(manifest).encode()).hexdigest() != digest:
             raise CheckpointError(f"{file}: not what was saved (SHA-256 differs)")
         if manifest["schema"] != SCHEMA:
-            raise UnknownSchemaError(f"{file}: schema {manifest['schema']}, this version reads {SCHEMA}")
+            raise UnknownSchemaError(
+                f"{file}: schema {manifest['schema']}, this version reads {SCHEMA}"
+            )
         for key, kind in (("step", int), ("config", dict), ("state", dict), ("files", dict)):
             if not isinstance(manifest[key], kind):
                 raise CheckpointError(f"{file}: {key} is {type(manifest[key]).__name__}")

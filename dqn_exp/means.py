@@ -52,7 +52,9 @@ class Means:
     def state_dict(self) -> State:
         """Sums by tag, and the metrics not yet summed."""
         tags = list(self._pending[0]) if self._pending else []
-        pending = {f"pending{i}": torch.stack([v[tag] for v in self._pending]) for i, tag in enumerate(tags)}
+        pending = {
+            f"pending{i}": torch.stack([v[tag] for v in self._pending]) for i, tag in enumerate(tags)
+        }
         sums = torch.stack([*self._sums.values(), self._count])
         return {"tags": list(self._sums), "pending_tags": tags, "sums": sums, **pending}
 

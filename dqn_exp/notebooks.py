@@ -28,8 +28,8 @@ class NotebookPER(PrioritizedBuffer):
 
     config: schema.PER
     deviation = (
-        "buffer.name=notebook_per: samples uniformly for 30 episodes, then the transition after the one "
-        "drawn (Schaul 2016: prioritised from the start, the one drawn)"
+        "buffer.name=notebook_per: samples uniformly for 30 episodes, then the transition after the "
+        "one drawn (Schaul 2016: prioritised from the start, the one drawn)"
     )
 
     def __init__(self, context: Context, agent: Agent, config: schema.PER):

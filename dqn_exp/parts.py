@@ -50,7 +50,9 @@ class Parts:
     def deviations(self) -> Iterator[str]:
         """What the parts do on purpose that their sources do not, a line each."""
         config = self.config
-        nodes = [(kind, getattr(config, kind)) for kind in ("env", "agent", "net", "buffer", "exploration")]
+        nodes = [
+            (kind, getattr(config, kind)) for kind in ("env", "agent", "net", "buffer", "exploration")
+        ]
         nodes += [("wrapper", wrapper) for wrapper in config.env.wrappers]
         yield from filter(None, (registry.deviation(kind, node) for kind, node in nodes))
         if config.agent.target.episodes:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from dqn_exp.config import schema
-from dqn_exp.config.problems import ConfigError, Problem, nearest
+from dqn_exp.config.problems import ConfigError, Problem
 
 ROOMS = ("agents", "nets", "buffers", "envs", "optim", "exploration")  # modules that hold parts
 SELECTORS = {"env": "backend"}  # the key that names the part of a kind; "name" for the others

@@ -15,6 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from dqn_exp.compiled.kernels import stack
 from dqn_exp.interfaces import Step, widest_float
 
 MASK32 = 0xFFFFFFFF
@@ -84,7 +85,8 @@ def bits(seeds: Tensor, stream: str | int, step: int | Tensor, shape: tuple[int,
     counter = (block, *words(steps), words(seed)[1])
     word = word_of(stream) if isinstance(stream, str) else stream
     key = (seed & MASK32, torch.tensor(word, device=seeds.device))
-    drawn = torch.stack(philox(counter, key), dim=-2).flatten(-2)[..., :size]
+    used = -(-size // max(1, len(block)))  # of the four words
+    drawn = stack(philox(counter, key)[:used], -2).flatten(-2)[..., :size]
     return drawn.reshape(*drawn.shape[:-1], *shape)
 
 

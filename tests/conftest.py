@@ -1,4 +1,4 @@
-"""The real config, shrunk and redirected to a temporary folder; environments with known values."""
+"""Fixtures, settings of the test process, and environments with known values."""
 
 from collections.abc import Callable
 
@@ -6,38 +6,22 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from helpers import tiny
 
-from dqn_exp import config
-from dqn_exp.experiment import Experiment
+from dqn_exp.parts import Parts, build
 
-# A run of a second that still learns, evaluates and logs.
-TINY = [
-    "total_steps=300",
-    "buffer.capacity=210",
-    "train.learning_starts=40",
-    "train.batch_size=16",
-    "net.hidden=[16]",
-    "eval.every=200",
-    "eval.episodes=2",
-    "eval.final_episodes=4",
-    "log.every=100",
-]
-
-
-def options(group: str) -> list[str]:
-    """The shipped options of a config group."""
-    return sorted(path.stem for path in (config.CONF / group).glob("*.yaml"))
+torch.set_num_threads(1)
+torch.set_flush_denormal(True)  # as runs do
 
 
 @pytest.fixture
-def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Experiment]:
-    """Builds an experiment from TINY and overrides, in a folder of its own."""
+def make() -> Callable[..., Parts]:
+    """Builds the parts of a tiny run with overrides."""
 
-    def build(*overrides: str, dtype: torch.dtype = torch.float32) -> Experiment:
-        folder = tmp_path_factory.mktemp("run")
-        return Experiment(config.compose(*TINY, *overrides), folder, dtype=dtype)
+    def parts(*overrides: str, dtype: torch.dtype = torch.float32) -> Parts:
+        return build(tiny(*overrides), dtype)
 
-    return build
+    return parts
 
 
 class Probe(gymnasium.Env):

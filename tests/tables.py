@@ -4,21 +4,28 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from helpers import context, part
 from torch import Tensor
 
-from dqn_exp.registry import build, discover
-from dqn_exp.types import Batch, Forward, Networks
-
-discover("dqn_exp.agents")
+from dqn_exp.interfaces import Batch, Forward, Loss, Networks
 
 NO_DRAWS = torch.empty(0)
-TARGET_NODE = {"tau": 0.005, "every": None, "episodes": None}
+TARGET = {"tau": 0.005, "every": None, "episodes": None}
 
 
-def rule(name: str, **keys: Any) -> Any:
-    """A learning rule, given its own keys."""
-    node = {"name": name, "gamma": 0.9, "n_step": 1, "target": TARGET_NODE}
-    return build("agent", node | keys)
+def rule(option: str, **keys: Any) -> Any:
+    """A learning rule, by an option of conf/agent, with its own keys."""
+    return part("agent", option, context(), **{"gamma": 0.9, "n_step": 1, "target": TARGET} | keys)
+
+
+def q_of(loss: Loss) -> Tensor:
+    """Values [S, B] of the actions taken, as a rule reports them."""
+    return loss.metrics["train/q_mean"]
+
+
+def target_of(loss: Loss) -> Tensor:
+    """TD targets [S, B], as a rule reports them."""
+    return loss.metrics["train/target_mean"]
 
 
 def lookup(table: Tensor) -> Forward:

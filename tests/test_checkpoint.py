@@ -1,20 +1,22 @@
 """Checkpoints on disk: what is saved is what is loaded, for every part, and little is written twice."""
 
 import copy
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import options
+from helpers import options
 from torch import Tensor
 
-from dqn_exp import checkpoint
-from dqn_exp.checkpoint import CheckpointError, Checkpoints, verified
-from dqn_exp.experiment import Experiment
+from dqn_exp.manifest import CheckpointError
+from dqn_exp.parts import Parts
+from dqn_exp.run import checkpoint
+from dqn_exp.run.checkpoint import Checkpoints, verified
 
-Make = Callable[..., Experiment]
+Make = Callable[..., Parts]
 ABOUT = {"config": {"seed": 3, "note": "früh"}}
 DTYPES = [torch.float32, torch.float64, torch.bool, torch.uint8, torch.int32, torch.int64]
 
@@ -83,7 +85,7 @@ def test_a_large_tensor_is_cut_and_only_what_has_changed_is_written_again(
     assert linked(second, third) == pieces
     assert torch.equal(verified(third).load(like={"big": big})["a"]["big"], big)
     resumed = Checkpoints(tmp_path, keep=3)
-    resumed.use(verified(third))
+    resumed.drop_after(3)
     fourth = save(tmp_path, 4, {"a": {"big": big}, "small": torch.ones(3)}, resumed)
     assert linked(third, fourth) == [*pieces, "state.safetensors"]
 
@@ -135,11 +137,11 @@ def test_a_state_of_the_same_step_is_not_saved_twice(tmp_path: Path) -> None:
     assert verified(path).load(like=state())["count"] == 1
 
 
-def test_going_on_from_one_deletes_those_of_later_steps(tmp_path: Path) -> None:
+def test_continuing_from_a_checkpoint_deletes_those_of_later_steps(tmp_path: Path) -> None:
     for step in (8, 9, 10, 11):
         save(tmp_path, step, state(count=step))
     later = Checkpoints(tmp_path, keep=9)
-    later.use(verified(tmp_path / "step=9"))
+    later.drop_after(9)
     assert steps(tmp_path) == ["step=8", "step=9"]
     save(tmp_path, 10, state(count=-1), later)
     assert verified(tmp_path / "step=10").load(like=state())["count"] == -1
@@ -155,19 +157,23 @@ def test_a_state_of_another_size_is_refused_before_it_is_read(
 
 
 AGENTS, NETS = options("agent"), options("net")
-PAIRS = [
-    f"agent={agent} net={net} buffer={options('buffer')[(i + j) % 2]} "
-    f"optim={options('optim')[(i + 2 * j) % 4]} env.backend={('native', 'gymnasium')[i // 2 % 2]} "
-    f"exploration={options('exploration')[(i + 3 * j) % 7]}"
-    for i, agent in enumerate(AGENTS)
-    for j, net in enumerate(NETS)
-]
+
+
+def recipe(agent: str, net: str, i: int) -> str:
+    """An agent with a net, and an option of each other group; consecutive numbers give every option."""
+    backend = ("native", "gymnasium")[i % 2]
+    steps = {"buffer": 3, "optim": 2, "exploration": 1}
+    chosen = [f"{g}={options(g)[i // step % len(options(g))]}" for g, step in steps.items()]
+    return " ".join([f"agent={agent} net={net} env.backend={backend}", *chosen])
+
+
+ALL = [recipe(*pair, i) for i, pair in enumerate(itertools.product(AGENTS, NETS))]
 OTHERS = [
-    "env=frozenlake agent.target={tau:1,every:30} optim.amsgrad=true env.n=2 seeds=2",
+    "env=frozenlake agent.target={tau:1,every:30} optim=adam optim.amsgrad=true env.n=2 seeds=2",
     "agent.target={tau:1,episodes:1} env.n=3 buffer=per seeds=2",
     "env=lunarlander exploration=ez_greedy env.vectorization=async env.n=2",
 ]
-SOME = PAIRS[:: len(NETS) + 1] + OTHERS  # each agent, net, buffer, optimizer, and exploration
+SOME = [recipe(agent, NETS[i % len(NETS)], i) for i, agent in enumerate(AGENTS)] + OTHERS
 slow = pytest.mark.slow
 
 
@@ -175,19 +181,19 @@ slow = pytest.mark.slow
     ("overrides", "mode"),
     [
         *((overrides, "false") for overrides in SOME),
-        *(pytest.param(o, "false", marks=slow) for o in PAIRS if o not in SOME),
+        *(pytest.param(o, "false", marks=slow) for o in ALL),
         *(pytest.param(o, "true", marks=slow) for o in SOME),
     ],
 )
-def test_every_part_goes_on_from_a_checkpoint_as_if_nothing_had_happened(
+def test_every_part_continues_from_a_checkpoint_as_if_nothing_had_happened(
     make: Make, tmp_path: Path, overrides: str, mode: str
 ) -> None:
     first, second = (make(*overrides.split(), f"compile={mode}", "train.every=3") for _ in range(2))
-    loops = first.loop(), second.loop()
+    loops = first.loop, second.loop
     loops[0].advance(138)
     loops[0].env.take_episodes()
     # A copy: the state's tensors are the loop's own.
-    Checkpoints(tmp_path).save(138, copy.deepcopy(loops[0].state_dict()), {})
+    Checkpoints(tmp_path).save(138, copy.deepcopy(loops[0].state_dict()), ABOUT)
     loaded = verified(tmp_path / "step=138").load(like=loops[1].state_dict())
     assert_same(loaded, loops[0].state_dict())
     loops[1].load_state_dict(loaded)
@@ -196,6 +202,5 @@ def test_every_part_goes_on_from_a_checkpoint_as_if_nothing_had_happened(
             loop.advance(stop)
         assert loops[0].env.take_episodes() == loops[1].env.take_episodes()
         assert_same(loops[1].state_dict(), loops[0].state_dict())
-    for experiment in (first, second):
-        experiment.env.close()
-        experiment.eval_env.close()
+    for parts in (first, second):
+        parts.close()

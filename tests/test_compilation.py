@@ -1,4 +1,4 @@
-"""What the compiler is helped with changes nothing but the time."""
+"""What helps the compiler changes nothing but the time."""
 
 import re
 
@@ -9,8 +9,9 @@ from torch._higher_order_ops import while_loop
 from torch._inductor import config
 from torch._inductor.graph import GraphLowering
 
-from dqn_exp.compilation import Graph, stack
-from dqn_exp.compiled_loops import VERSION
+from dqn_exp.compiled.graph import Graph
+from dqn_exp.compiled.inductor_patch import VERSION
+from dqn_exp.compiled.kernels import stack
 
 CPU = torch.device("cpu")
 
@@ -22,13 +23,13 @@ def test_compiled_stack_is_stack(dim: int) -> None:
     def compute(*values: Tensor) -> Tensor:
         return stack(values, dim)
 
-    graph = Graph(compute, CPU)
+    graph = Graph(compute, CPU, "test")
     assert torch.equal(graph(*values), torch.stack(values, dim))
     assert not graph.failed
     assert torch.equal(stack(values, dim), torch.stack(values, dim))
 
 
-@pytest.mark.skipif(not torch.__version__.startswith(VERSION), reason=f"mended in torch {VERSION}x")
+@pytest.mark.skipif(not torch.__version__.startswith(VERSION), reason=f"patched in torch {VERSION}x")
 def test_a_compiled_loop_allocates_once_what_its_kernels_use(monkeypatch: pytest.MonkeyPatch) -> None:
     source: list[str] = []
     monkeypatch.setattr(GraphLowering, "save_output_code", staticmethod(source.append))
@@ -47,7 +48,7 @@ def test_a_compiled_loop_allocates_once_what_its_kernels_use(monkeypatch: pytest
         return while_loop(lambda i, x: i < stop, turn, start)
 
     with config.patch(fx_graph_cache=False):
-        _, result = Graph(compute, CPU)(torch.tensor(3))
+        _, result = Graph(compute, CPU, "test")(torch.tensor(3))
     (code,) = (text for text in source if "while (1)" in text)
     before, _, loop = code.partition("// inductor_entry_impl\n")[0].partition("while (1)")
     outside, inside = (re.findall(r"empty_strided\(.*&(\w+)_handle\)", text) for text in (before, loop))

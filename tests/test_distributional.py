@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from tables import batch, lookup, networks, rule
+from tables import batch, lookup, networks, q_of, rule, target_of
 from torch import Tensor
 from torch.testing import assert_close
 
 from dqn_exp import rng, td
-from dqn_exp.types import Agent
+from dqn_exp.interfaces import Agent
 
 SUPPORT = torch.tensor([-1.0, 0.0, 1.0, 2.0], dtype=torch.float64)
 
@@ -160,14 +160,14 @@ TWO = batch([[0, 0]], [[0, 1]], [[0.25, 0.5]], [[0.5, 0.0]], [[1, 1]])  # the se
 def test_c51_by_hand(double: bool, projected: list[float], mean: float):
     agent = rule("c51", double=double, atoms=3, v_min=-1.0, v_max=1.0)
     loss = agent.loss(networks(-ONLINE.flip(1), TARGET, ONLINE), TWO)  # the online net is not asked
-    assert_close(loss.target, torch.tensor([[mean, 0.5]]))
+    assert_close(target_of(loss), torch.tensor([[mean, 0.5]]))
     loss = agent.loss(networks(ONLINE, TARGET, ONLINE), TWO)
     first = -sum(y * math.log(p) for y, p in zip(projected, (0.25, 0.25, 0.5), strict=True))
     second = -(0.5 * math.log(0.6) + 0.5 * math.log(0.2))
     assert_close(loss.loss, torch.tensor([[first, second]]))
     assert torch.equal(loss.priority, loss.loss)
-    assert_close(loss.q, torch.tensor([[0.25, 0.0]]))
-    assert_close(loss.target, torch.tensor([[mean, 0.5]]))
+    assert_close(q_of(loss), torch.tensor([[0.25, 0.0]]))
+    assert_close(target_of(loss), torch.tensor([[mean, 0.5]]))
 
 
 def test_c51s_q_values_are_means_over_its_atoms():
@@ -197,12 +197,12 @@ def test_qr_dqn_by_hand(double: bool, target: float, loss: float):
     found = agent.loss(networks(QUANTILES, NEXT), FIRST)
     # Terminal, both targets are 2: errors 1 and -1.
     assert_close(found.loss, torch.tensor([[loss, 0.25 * 0.5 + 0.25 * 0.5]]))
-    assert_close(found.q, torch.tensor([[2.0, 2.0]]))
-    assert_close(found.target, torch.tensor([[target, 2.0]]))
+    assert_close(q_of(found), torch.tensor([[2.0, 2.0]]))
+    assert_close(target_of(found), torch.tensor([[target, 2.0]]))
     assert_close(found.priority, torch.tensor([[abs(target - 2.0), 0.0]]))
     selector = QUANTILES.flip(1)  # chooses the other action, whatever the online net says
     other = agent.loss(networks(QUANTILES, NEXT, selector), FIRST)
-    assert_close(other.target[0, 0].item(), 2.5)
+    assert_close(target_of(other)[0, 0].item(), 2.5)
 
 
 def test_qr_dqns_q_values_are_means_of_its_quantiles():
@@ -227,9 +227,9 @@ def test_iqn_by_hand(double: bool, best: float):
     draws = torch.tensor([[0.25, 0.5, 0.125, 0.25, 0.75, 0.0, 0.75, 0.5, 0.5, 0.5]])
     two = batch([[0, 0]], [[1, 0]], [[1.0, 3.0]], [[0.5, 0.0]], [[1, 1]])
     loss = iqn(double).loss(networks(online, target, selector, draws), two)
-    assert_close(loss.q, torch.tensor([[2.375, 1.375]]))
+    assert_close(q_of(loss), torch.tensor([[2.375, 1.375]]))
     y = 1.0 + 0.5 * (best + 0.375)
-    assert_close(loss.target, torch.tensor([[y, 3.0]]))
+    assert_close(target_of(loss), torch.tensor([[y, 3.0]]))
     assert_close(loss.priority, torch.tensor([[y - 2.375, 1.625]]))
     # All errors are above 1, so their mean is that of y less the quantile and 1/2; terminal: 2, 1.25.
     first = 0.25 * (y - 2.25 - 0.5) + 0.5 * (y - 2.5 - 0.5)
@@ -271,7 +271,7 @@ def test_iqn_asks_at_as_many_fractions_as_it_is_told(samples: int, target_sample
     assert asked == {(S, B, samples), (S, B, target_samples), (S, 1, 4)}
     # The draws of a transition are its own, and those of the target are not those of the estimate.
     own = draws.view(S, B, -1)
-    assert_close(loss.q, own[..., :samples].mean(-1))
-    assert_close(loss.target, own[..., samples:].mean(-1))
+    assert_close(q_of(loss), own[..., :samples].mean(-1))
+    assert_close(target_of(loss), own[..., samples:].mean(-1))
     assert not agent.n_atoms
     assert agent.implicit

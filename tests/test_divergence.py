@@ -1,6 +1,5 @@
 """What is not finite stops a run, or a seed, before anything learns from it; faulty envs are named."""
 
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -8,35 +7,33 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY
 from faulty import LENGTH, MARK, episode_seed
+from helpers import summary, tiny_run
 from torch import Tensor
 
-from dqn_exp import registry
+from dqn_exp import Run, registry
 from dqn_exp.agents.dqn import DQN
-from dqn_exp.checkpoint import Checkpoints
-from dqn_exp.config import compose
-from dqn_exp.experiment import Experiment
-from dqn_exp.loop import Compiled
-from dqn_exp.registry import ConfigError
-from dqn_exp.types import Batch, Loss, Networks
+from dqn_exp.config.problems import ConfigError
+from dqn_exp.interfaces import Batch, Loss, Networks
+from dqn_exp.loop import Loop
+from dqn_exp.run.checkpoint import Checkpoints
 
-BASE = [*TINY, "agent=dqn", "agent.n_step=1", "train.every=1", "optim.anneal=false", "seeds=3"]
-BASE += ["checkpoint.every=100", "env.id=Faulty-v0", "exploration.start=1", "exploration.end=1"]
+BASE = ["agent=dqn", "agent.n_step=1", "net=mlp", "buffer=uniform", "train.every=1", "seeds=3"]
+BASE += ["optim=adamw", "optim.anneal=false", "checkpoint.every=100", "env.id=Faulty-v0"]
+BASE += ["agent.target={tau:0.005,every:null,episodes:null}", "exploration=linear"]
+BASE += ["exploration.start=1", "exploration.end=1", "exploration.decay_steps=100"]
 EPISODE, AT = 7, 10
 STEP = EPISODE * LENGTH + AT  # the env step at which seed 1 meets the fault
 slow = pytest.mark.slow
 
 
-def faulty(fault: str, folder: Path, *overrides: str, seeds: tuple[int, ...] = (1,)) -> Experiment:
-    """An experiment whose env goes wrong for some seeds at env step STEP."""
+def faulty(fault: str, folder: Path, *overrides: str, seeds: tuple[int, ...] = (1,)) -> Run:
+    """A run whose env goes wrong for some seeds at env step STEP."""
     bad = [episode_seed(seed, EPISODE) for seed in seeds]
-    node = f"+env.kwargs={{fault:{fault!r},bad:{bad},at:{AT}}}"
-    return Experiment(compose(*BASE, node, *overrides), folder)
-
-
-def summary(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "summary.json").read_text())
+    kwargs = f"+env.kwargs={{fault:{fault!r},bad:{bad},at:{AT}}}"
+    given = {text.partition("=")[0] for text in overrides}
+    base = [text for text in BASE if text.partition("=")[0] not in given]
+    return tiny_run(folder, *base, kwargs, *overrides)
 
 
 def flat(state: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -47,12 +44,13 @@ def flat(state: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def goes_on_to(step: int, fault: str, folder: Path, *overrides: str) -> None:
-    """The last checkpoint, of step 100, is clean, and a run to before the fault goes on from it."""
+def continues_to(step: int, fault: str, folder: Path, *overrides: str) -> None:
+    """The last checkpoint, of step 100, is clean, and a run to before the fault continues from it."""
     again = faulty(fault, folder, "resume=auto", f"total_steps={step}", *overrides)
-    assert again.resumes
-    assert again.resumes.step == 100
-    saved = flat(again.resumes.load(like=again.loop().state_dict()))
+    newest = Checkpoints(folder / "checkpoints").newest()
+    assert newest
+    assert newest.step == 100
+    saved = flat(newest.load(like=again.parts.loop.state_dict()))
     numbers = [x for x in saved.values() if isinstance(x, Tensor) and x.is_floating_point()]
     assert len(numbers) > 8
     assert all(tensor.isfinite().all() for tensor in numbers)
@@ -66,17 +64,19 @@ def goes_on_to(step: int, fault: str, folder: Path, *overrides: str) -> None:
 def test_an_env_that_is_not_finite_ends_the_run_and_is_not_learnt_from(
     tmp_path: Path, what: str, value: str
 ) -> None:
-    experiment = faulty(f"{value} {what}", tmp_path)
+    run = faulty(f"{value} {what}", tmp_path)
     with pytest.raises(
         FloatingPointError, match=f"env step {STEP}: seed 1: {what} .*{value}"
     ) as caught:
-        experiment.run()
-    stored = [x for x in experiment.buffer.state_dict().values() if x.is_floating_point()]
+        run.run()
+    buffer = flat(run.parts.buffer.state_dict())
+    stored = [x for x in buffer.values() if isinstance(x, Tensor) and x.is_floating_point()]
+    assert len(stored) > 1
     assert all(tensor.isfinite().all() for tensor in stored)
-    assert experiment.learner.params.isfinite().all()
+    assert run.parts.learner.params.isfinite().all()
     assert summary(tmp_path)["status"] == "failed"
     assert summary(tmp_path)["error"] == repr(caught.value)
-    goes_on_to(STEP - 1, f"{value} {what}", tmp_path)
+    continues_to(STEP - 1, f"{value} {what}", tmp_path)
 
 
 @pytest.mark.parametrize("fault", ["step raises", "reset raises"])
@@ -85,7 +85,7 @@ def test_an_env_that_raises_fails_the_run_but_not_its_checkpoint(tmp_path: Path,
         faulty(fault, tmp_path).run()
     assert summary(tmp_path)["status"] == "failed"
     assert summary(tmp_path)["error"] == "OSError('the simulator is gone')"
-    goes_on_to(STEP - AT - 1, fault, tmp_path)
+    continues_to(STEP - AT - 1, fault, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -153,15 +153,14 @@ def sickness(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     return request.param
 
 
-def tensors(experiment: Experiment) -> dict[str, Tensor]:
+def tensors(run: Run) -> dict[str, Tensor]:
     """Of the learner: all [S, ...], by name."""
-    state = experiment.learner.state_dict()
-    return {name: state[name] for name in ("params", "target_params", "moment0", "moment1")}
+    return run.parts.learner.state_dict()["matrices"]
 
 
-def own(experiment: Experiment) -> dict[str, Tensor]:
+def own(run: Run) -> dict[str, Tensor]:
     """What an update changes, but for the target."""
-    return {name: x[1].clone() for name, x in tensors(experiment).items() if name != "target_params"}
+    return {name: x[1].clone() for name, x in tensors(run).items() if name != "target_params"}
 
 
 COMPILED = [pytest.param("true", marks=slow)]
@@ -172,25 +171,27 @@ COMPILED = [pytest.param("true", marks=slow)]
     [("false", "per"), *(pytest.param("true", b, marks=slow) for b in ("uniform", "per"))],
 )
 def test_a_sick_seed_stays_as_it_was_and_the_others_do_not_feel_it(
-    tmp_path: Path, sickness: str, mode: str, buffer: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, sickness: str, mode: str, buffer: str
 ) -> None:
     parts = ["agent.name=sick", f"buffer={buffer}", f"compile={mode}"]
     sick = faulty("mark", tmp_path, *parts)
-    loop = sick.loop()
-    loop.advance(220)
-    assert mode == "false" or (isinstance(loop, Compiled) and loop._graph._compiled)
-    ((seed, failure),) = sick.learner.failures().items()
+    with caplog.at_level(logging.INFO):
+        sick.parts.loop.advance(220)
+    assert (type(sick.parts.loop) is Loop) == (mode == "false")
+    assert ("compiled in" in caplog.text) == (mode == "true")
+    ((seed, failure),) = sick.parts.learner.finite.failures().items()
     assert seed == 1
     assert STEP <= failure.step < 220
+    assert {"params", "target_params", "moment0", "moment1"} <= tensors(sick).keys()
     assert all(x.isfinite().all() for x in tensors(sick).values())
     before = faulty("mark", tmp_path, *parts)
-    before.loop().advance(failure.step - 1)
-    assert not before.learner.failures()
+    before.parts.loop.advance(failure.step - 1)
+    assert not before.parts.learner.finite.failures()
     for name, value in own(before).items():
         assert torch.equal(own(sick)[name], value), name
     well = faulty("mark", tmp_path, *parts, seeds=())
-    well.loop().advance(220)
-    assert not well.learner.failures()
+    well.parts.loop.advance(220)
+    assert not well.parts.learner.finite.failures()
     for name, value in tensors(well).items():
         assert torch.equal(tensors(sick)[name][[0, 2]], value[[0, 2]]), name
         assert name == "target_params" or not torch.equal(tensors(sick)[name][1], value[1])
@@ -201,7 +202,7 @@ def test_a_run_with_a_sick_seed_stops_with_its_step_and_seed(tmp_path: Path, sic
         faulty("mark", tmp_path, "agent.name=sick").run()
     assert summary(tmp_path)["status"] == "failed"
     assert summary(tmp_path)["error"] == repr(caught.value)
-    goes_on_to(STEP - 1, "mark", tmp_path, "agent.name=sick")
+    continues_to(STEP - 1, "mark", tmp_path, "agent.name=sick")
 
 
 @pytest.mark.parametrize("fault", ["nan observation", "inf reward"])
@@ -212,7 +213,6 @@ def test_a_dropped_seed_leaves_the_others_as_they_are_without_it(
     folders = tmp_path / "sick", tmp_path / "well"
     both = []
     for folder, seeds in zip(folders, ((1,), ()), strict=True):
-        folder.mkdir()
         drop = ["train.on_divergence=drop", "buffer=per", f"compile={mode}"]
         both.append(faulty(fault, folder, *drop, seeds=seeds))
         with caplog.at_level(logging.WARNING):
@@ -229,5 +229,5 @@ def test_a_dropped_seed_leaves_the_others_as_they_are_without_it(
     assert STEP <= step < 300
     assert "dropped" not in second
     assert f"env step {step}: seed 1 is not finite" in caplog.text
-    assert caplog.text.count("it learns no more") == 1
+    assert caplog.text.count("it stops learning") == 1
     assert "cannot compile" not in caplog.text

@@ -6,21 +6,22 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from helpers import part
 from torch import Tensor
 
 from dqn_exp import rng
 from dqn_exp.envs.gymnasium_env import GymnasiumEnv
-from dqn_exp.evaluation import (
+from dqn_exp.play import Play
+from dqn_exp.run.evaluation import (
     EPISODES_PER_EVALUATION,
     Evaluation,
-    Play,
     confidence_interval,
     evaluate,
     interquartile_mean,
 )
 
 SEEDS = torch.tensor([3, 8])
-N, LIMIT = 3, 60
+N, LIMIT, GAMMA = 3, 60, 0.9
 # Seed 0's policy falls after some 9 steps, seed 1's balances until the time limit: by the time that
 # seed 1 is done, seed 0 has played many more episodes than are asked for.
 POLICIES = torch.tensor([[[0.1] * 4, [0.0] * 4], [[0.0] * 4, [0.1, 0.5, 2.0, 1.0]]])
@@ -35,9 +36,7 @@ def env() -> Iterator[GymnasiumEnv]:
 
 
 def make(seeds: Tensor, n: int) -> GymnasiumEnv:
-    return GymnasiumEnv(
-        seeds, "eval", id="CartPole-v1", n=n, max_episode_steps=LIMIT, kwargs={}, wrappers=[]
-    )
+    return part("env", "cartpole", seeds, "eval", True, n=n, max_episode_steps=LIMIT)
 
 
 def q(obs: Tensor) -> Tensor:
@@ -46,20 +45,21 @@ def q(obs: Tensor) -> Tensor:
 
 
 def greedy(env: GymnasiumEnv, step: int, rounds: int) -> Evaluation:
-    return evaluate(env, q, Play(env, q), step, rounds)
+    return evaluate(env, q, Play(env, q, GAMMA), step, rounds)
 
 
-def play(seed_index: int, env_index: int, episode: int) -> tuple[float, float]:
-    """Return and initial value of one episode, by Gymnasium alone."""
+def play(seed_index: int, env_index: int, episode: int) -> tuple[float, float, float]:
+    """Return, initial value and discounted return of one episode, by Gymnasium alone."""
     draws = rng.integers(SEEDS, "env/eval", episode, (N,), 2**31)
     env = gymnasium.make("CartPole-v1", max_episode_steps=LIMIT)
     obs, _ = env.reset(seed=int(draws[seed_index, env_index]))
-    total, values, over = 0.0, [], False
+    total, discounted, values, over = 0.0, 0.0, [], False
     while not over:
         values.append(q(torch.from_numpy(obs).expand(2, 1, 4))[seed_index, 0])
         obs, reward, terminated, truncated, _ = env.step(int(values[-1].argmax()))
+        discounted += GAMMA ** (len(values) - 1) * float(reward)
         total, over = total + float(reward), terminated or truncated
-    return total, float(values[0].max())
+    return total, float(values[0].max()), discounted
 
 
 @pytest.mark.parametrize(("step", "rounds"), [(0, 1), (0, 3), (5000, 2)])
@@ -70,9 +70,11 @@ def test_only_the_first_episodes_of_each_env_count(env: GymnasiumEnv, step: int,
         [play(s, n, first + episode) for n in range(N) for episode in range(rounds)] for s in range(2)
     ]
     assert result.returns.shape == (2, N * rounds)
-    assert result.returns.tolist() == [[total for total, _ in row] for row in played]
-    means = [np.mean([value for _, value in row[::rounds]]) for row in played]
+    assert result.returns.tolist() == [[total for total, *_ in row] for row in played]
+    means = [np.mean([value for _, value, _ in row[::rounds]]) for row in played]
     assert result.initial_state_value.tolist() == pytest.approx(means)
+    means = [np.mean([discounted for *_, discounted in row[::rounds]]) for row in played]
+    assert result.discounted_return.tolist() == pytest.approx(means)
     assert result.returns[0].max() < 15
     assert result.returns[1].max() == LIMIT
 
@@ -96,7 +98,7 @@ def test_a_seed_is_evaluated_as_it_would_be_alone(env: GymnasiumEnv) -> None:
     def second(obs: Tensor) -> Tensor:
         return q(obs.expand(2, -1, -1))[1:]
 
-    alone = evaluate(solo, second, Play(solo, second), 100, rounds=2)
+    alone = evaluate(solo, second, Play(solo, second, GAMMA), 100, rounds=2)
     solo.close()
     assert same(alone, Evaluation(*(field[1:] for field in together)))
 

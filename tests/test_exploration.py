@@ -6,19 +6,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import context, part
 from scipy import stats
 from torch import Tensor
 from torch.testing import assert_close
 
-from dqn_exp.registry import build, discover, names
-from dqn_exp.types import Context, Exploration, Spec
-
-discover("dqn_exp.exploration")
+from dqn_exp.config import schema
+from dqn_exp.interfaces import Exploration
 
 N, A, CALLS = 5, 4, 800
 SEEDS = torch.tensor([3, 8])
 NODES: dict[str, dict[str, Any]] = {
-    "linear": {"start": 0.9, "end": 0.1, "decay_steps": 1000},
+    "linear": {"start": 0.9, "end": 0.1, "decay_steps": 1000, "hold_steps": 0},
     "exponential": {"start": 0.9, "end": 0.05, "decay_steps": 1000},
     "constant": {"start": 0.3},
     "per_episode": {"start": 0.5, "end": 0.01},
@@ -28,9 +27,7 @@ NODES: dict[str, dict[str, Any]] = {
 
 
 def make(name: str, seeds: Tensor = SEEDS, **keys: float) -> Exploration:
-    spec = Spec((4,), torch.float32, A)
-    context = Context(seeds, N, spec, torch.device("cpu"), torch.float32, 8, 1000, 100)
-    return build("exploration", {"name": name, **NODES[name], **keys}, context)
+    return part("exploration", name, context(seeds, N, n_actions=A), **(NODES[name] | keys))
 
 
 def greedy_on_last(n_seeds: int) -> Tensor:
@@ -38,14 +35,14 @@ def greedy_on_last(n_seeds: int) -> Tensor:
     return torch.arange(A, dtype=torch.float32).expand(n_seeds, N, A)
 
 
-def actions(part: Exploration, episode: list[int], calls: range = range(CALLS)) -> Tensor:
+def actions(strategy: Exploration, episode: list[int], calls: range = range(CALLS)) -> Tensor:
     """Actions [S, calls, N] of consecutive calls, N env steps apart."""
     q = greedy_on_last(len(episode))
-    return torch.stack([part.act(q, call * N, torch.tensor(episode)) for call in calls], dim=1)
+    return torch.stack([strategy.act(q, call * N, torch.tensor(episode)) for call in calls], dim=1)
 
 
 def test_every_exploration_is_tested_here() -> None:
-    assert set(NODES) == set(names("exploration"))
+    assert set(NODES) == set(schema.PARTS["exploration"])
 
 
 @pytest.mark.parametrize(
@@ -76,9 +73,9 @@ def test_rates_at_known_steps(name: str, step: int, expected: float) -> None:
     ("step", "expected"), [(0, 0.9), (99, 0.9), (100, 0.9), (350, 0.7), (1100, 0.1)]
 )
 def test_a_line_may_begin_later(step: int, expected: float) -> None:
-    part = make("linear", hold_steps=100)
+    strategy = make("linear", hold_steps=100)
     for count in (step, torch.tensor(step)):
-        assert float(part.rate(count, torch.tensor([0]))) == pytest.approx(expected, abs=1e-12)
+        assert float(strategy.rate(count, torch.tensor([0]))) == pytest.approx(expected, abs=1e-12)
 
 
 def test_epsilon_per_episode_counts_each_seeds_own_episodes() -> None:
@@ -98,7 +95,8 @@ def test_actions_are_random_with_probability_epsilon(epsilon: float, seed: int) 
 
 @pytest.mark.parametrize("name", sorted(NODES))
 def test_epsilon_zero_is_greedy(name: str) -> None:
-    zero = dict.fromkeys({"start", "end"} & set(NODES[name]), 0.0)
+    least = 1e-9 if name == "boltzmann" else 0.0  # a temperature is above 0
+    zero = dict.fromkeys({"start", "end"} & set(NODES[name]), least)
     assert (actions(make(name, SEEDS, **zero), [0, 3]) == A - 1).all()
 
 
@@ -111,11 +109,11 @@ def test_the_greedy_action_is_each_envs_own() -> None:
 
 @pytest.mark.parametrize("name", ["linear", "exponential"])
 def test_a_schedule_is_what_actions_follow(name: str) -> None:
-    part = make(name, start=1.0, end=0.0, decay_steps=N * CALLS)
-    explored = (actions(part, [0, 0], range(3 * CALLS)) != A - 1).float().mean((0, 2)) * A / (A - 1)
+    strategy = make(name, start=1.0, end=0.0, decay_steps=N * CALLS)
+    explored = (actions(strategy, [0, 0], range(3 * CALLS)) != A - 1).float().mean((0, 2)) * A / (A - 1)
     for third in range(3):
         calls = range(third * CALLS, (third + 1) * CALLS)
-        expected = sum(float(part.rate(N * c, torch.tensor([0, 0]))) for c in calls) / CALLS
+        expected = sum(float(strategy.rate(N * c, torch.tensor([0, 0]))) for c in calls) / CALLS
         assert explored[calls.start : calls.stop].mean().item() == pytest.approx(expected, abs=0.025)
 
 
@@ -137,21 +135,19 @@ def test_draws_depend_on_the_seed_value_and_the_step_alone() -> None:
     together = actions(make("constant", torch.tensor([9, 8, 3]), start=1.0), [0, 0, 0])
     assert torch.equal(together[1:2], actions(make("constant", SEEDS[1:], start=1.0), [0]))
     assert torch.equal(together[[2, 1]], actions(make("constant", start=1.0), [0, 0]))
-    part = make("constant", start=1.0)
+    strategy = make("constant", start=1.0)
     for call in (700, 3, 421):  # in any order, as after a resume
-        alone = actions(part, [0, 0], range(call, call + 1))
+        alone = actions(strategy, [0, 0], range(call, call + 1))
         assert torch.equal(alone[:, 0], together[[2, 1], call])
 
 
 @pytest.mark.parametrize("name", sorted(NODES))
-def test_steps_drawn_ahead_as_tensors_give_the_actions_of_int_steps(name: str) -> None:
-    part, ahead, q = make(name), make(name), greedy_on_last(2)
+def test_steps_counted_by_tensors_give_the_actions_of_int_steps(name: str) -> None:
+    by_ints, by_tensors, q = make(name), make(name), greedy_on_last(2)
     episode = torch.tensor([0, 3])
-    for first in (0, 100 * N, 101 * N):
-        ahead.draw_ahead(torch.tensor(first), 20)
-        for step in range(first, first + 20 * N, N):
-            taken = ahead.act(q, torch.tensor(step), episode)
-            assert torch.equal(taken, part.act(q, step, episode))
+    for call in [*range(20), *range(100, 121), 3, 1000]:
+        taken = by_tensors.act(q, torch.tensor(call * N), episode)
+        assert torch.equal(taken, by_ints.act(q, call * N, episode))
 
 
 def test_seeds_steps_and_envs_draw_unrelated_actions() -> None:
@@ -166,14 +162,14 @@ def test_seeds_steps_and_envs_draw_unrelated_actions() -> None:
 Q = torch.tensor([[1.0, 0.0, -0.5, 0.7], [0.2, 0.9, 0.9, 0.1], [3.0, 3.0, 3.0, 3.0]])
 
 
-@pytest.mark.parametrize("name", sorted(set(NODES) - {"ez_greedy"}))  # whose actions hang together
+@pytest.mark.parametrize("name", sorted(set(NODES) - {"ez_greedy"}))  # it repeats earlier actions
 @pytest.mark.parametrize("state", range(len(Q)))
 def test_actions_are_as_frequent_as_the_probabilities_say(name: str, state: int) -> None:
-    part = make(name, SEEDS, **dict.fromkeys({"start", "end"} & set(NODES[name]), 0.3))
+    strategy = make(name, SEEDS, **dict.fromkeys({"start", "end"} & set(NODES[name]), 0.3))
     q, episode = Q[state].expand(2, N, A), torch.tensor([0, 0])
-    taken = torch.stack([part.act(q, call * N, episode) for call in range(CALLS)])
-    rate = torch.as_tensor(part.rate(0, episode))
-    for s, probabilities in enumerate(part.probabilities(q.double(), rate)[:, 0]):
+    taken = torch.stack([strategy.act(q, call * N, episode) for call in range(CALLS)])
+    rate = torch.as_tensor(strategy.rate(0, episode))
+    for s, probabilities in enumerate(strategy.probabilities(q.double(), rate)[:, 0]):
         expected = probabilities.numpy() * CALLS * N
         counts = taken[:, s].flatten().bincount(minlength=A).numpy()
         assert stats.chisquare(counts, expected).pvalue > 1e-3

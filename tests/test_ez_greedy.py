@@ -1,13 +1,15 @@
 """Random actions of epsilon-z-greedy: how long they are repeated, and when they begin."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
+from helpers import context, node
 from scipy import stats
 from torch import Tensor
 
-from dqn_exp import exploration
-from dqn_exp.types import Context, Spec
+from dqn_exp import registry
 
 A, GREEDY, LONGEST = 4, 3, 20
 SEEDS = torch.tensor([3, 8])
@@ -18,16 +20,16 @@ def actions(
     n_envs: int, calls: int, epsilon: float, end: float, mu: float, longest: int = LONGEST
 ) -> Tensor:
     """[S, calls, N]; epsilon holds at the first call, `end` from the second on."""
-    spec = Spec((4,), torch.float32, A)
-    context = Context(SEEDS, n_envs, spec, torch.device("cpu"), torch.float32, 8, 1000, 100)
-    schedule = {"start": epsilon, "end": end, "decay_steps": n_envs}
-    part = exploration.EpsilonZGreedy(context, **schedule, mu=mu, max_duration=longest)
+    keys = {"start": epsilon, "end": end, "decay_steps": n_envs, "max_duration": longest}
+    # An exponent below 0, which no config may have, favours long durations.
+    config = dataclasses.replace(node("exploration", "ez_greedy", **keys), mu=mu)
+    strategy = registry.build("exploration", config, context(SEEDS, n_envs, n_actions=A))
     q, episode = torch.eye(A)[GREEDY].expand(2, n_envs, A), torch.tensor([0, 0])
-    return torch.stack([part.act(q, call * n_envs, episode) for call in range(calls)], dim=1)
+    return torch.stack([strategy.act(q, call * n_envs, episode) for call in range(calls)], dim=1)
 
 
 def durations(taken: Tensor) -> Tensor:
-    """How many calls each env's first action goes on, [S, N]."""
+    """How many calls each env's first action lasts, [S, N]."""
     return (taken == taken[:, :1]).long().cumprod(1).sum(1)
 
 

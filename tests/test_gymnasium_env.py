@@ -1,13 +1,15 @@
 """The Gymnasium adapter: real environments, episodes seeded one by one, raw returns."""
 
+from typing import Any
+
 import gymnasium
 import numpy as np
 import pytest
 import torch
+from helpers import part
 
-from dqn_exp import registry
+from dqn_exp.config.problems import ConfigError
 from dqn_exp.envs.gymnasium_env import GymnasiumEnv
-from dqn_exp.registry import ConfigError
 
 
 class FromFive(gymnasium.Env):
@@ -26,17 +28,17 @@ class FromFive(gymnasium.Env):
 gymnasium.register("FromFive-v0", "test_gymnasium_env:FromFive", max_episode_steps=9)
 
 
-def build(*seeds: int, stream: str = "train", **options) -> GymnasiumEnv:
-    node = {"backend": "gymnasium", "id": "CartPole-v1", "n": 1, "max_episode_steps": None}
-    node |= {"kwargs": {}, "wrappers": [], **options}
-    return registry.build("env", node, torch.tensor(seeds or (0,)), stream)
+def build(*seeds: int, stream: str = "train", **keys: Any) -> GymnasiumEnv:
+    """CartPole-v1, unless another id is given; one env a seed."""
+    keys = {"backend": "gymnasium", "id": "CartPole-v1", "n": 1} | keys
+    return part("env", "cartpole", torch.tensor(seeds or (0,)), stream, True, **keys)
 
 
 def play(env: GymnasiumEnv, steps: int, policy: int = 1) -> torch.Tensor:
-    return torch.stack([env.reset(), *go_on(env, steps, policy)])
+    return torch.stack([env.reset(), *follow(env, steps, policy)])
 
 
-def go_on(env: GymnasiumEnv, steps: int, policy: int = 1) -> list[torch.Tensor]:
+def follow(env: GymnasiumEnv, steps: int, policy: int = 1) -> list[torch.Tensor]:
     shape = env.state_dict()["obs"].shape[:2]
     return [env.step(torch.full(shape, policy if step % 3 else 0))[1] for step in range(steps)]
 
@@ -116,7 +118,7 @@ def test_returns_are_those_of_the_env_even_under_reward_wrappers() -> None:
     assert all(episode.reward_sum == episode.length for episode in episodes)
 
 
-def test_more_episodes_than_one_block_of_seeds_go_on_differently() -> None:
+def test_more_episodes_than_one_block_of_seeds_all_start_differently() -> None:
     env = build(0, max_episode_steps=1)
     starts = play(env, 600)[:, 0, 0]
     assert len({tuple(start.tolist()) for start in starts}) == 601
@@ -130,7 +132,7 @@ def test_only_actions_of_present_episodes_are_kept_in_memory_that_does_not_grow(
     assert len(env._actions) <= 3 * 20 + 64
     again = build(0, 1, n=2, max_episode_steps=20)
     again.load_state_dict(state)
-    assert torch.equal(torch.stack(go_on(again, 500)), torch.stack(go_on(env, 500)))
+    assert torch.equal(torch.stack(follow(again, 500)), torch.stack(follow(env, 500)))
     assert torch.equal(again.state_dict()["actions"], env.state_dict()["actions"])
 
 
@@ -158,7 +160,7 @@ def test_actions_that_do_not_start_at_zero_are_shifted() -> None:
         ({"id": "CliffWalking-v1"}, "no time limit; set env.max_episode_steps"),
         ({"kwargs": {"no_such": 1}}, "no_such"),
         ({"wrappers": [{"name": "clip_rewards"}]}, "did you mean 'clip_reward'"),
-        ({"wrappers": [{"name": "clip_reward", "low": 0.0}]}, r"wrapper\.high: missing"),
+        ({"wrappers": [{"name": "clip_reward", "low": 0.0}]}, r"wrappers\.0\.high: must be set"),
     ],
 )
 def test_an_env_that_cannot_serve_is_refused_with_the_reason(options: dict, message: str) -> None:

@@ -1,26 +1,27 @@
 """The learner equals plain PyTorch, seed by seed; seeds and samples count as they should."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
+from helpers import context, node, part
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from dqn_exp import rng
 from dqn_exp.agents.ddqn import DoubleDQN
 from dqn_exp.agents.dqn import DQN
-from dqn_exp.learner import METRICS, Learner
-from dqn_exp.nets.mlp import MLP
-from dqn_exp.optim import SGD, AdamW
-from dqn_exp.types import Batch, Context, Spec
+from dqn_exp.config import schema
+from dqn_exp.interfaces import Batch, Context
+from dqn_exp.learner import Learner
 
 D, A, B, HIDDEN = 4, 3, 16, 20
 SEEDS = torch.tensor([3, 8, 5])
 NO_CLIP = {"kind": "none", "max": 1.0}
 VALUE_CLIP = {"kind": "value", "max": 0.01}
+TAGS = ("td_loss", "td_error_abs", "q_mean", "target_mean", "grad_norm")
 
 
 def explored(q: Tensor, rate: Tensor) -> Tensor:
@@ -32,7 +33,7 @@ def explored(q: Tensor, rate: Tensor) -> Tensor:
 def make(
     seeds: Tensor = SEEDS,
     dtype: torch.dtype = torch.float64,
-    rule: type[DQN] = DQN,
+    rule: Callable[[Context, schema.DQN], DQN] = DQN,
     plain: bool = False,
     tau: float = 0.1,
     every: int | None = None,
@@ -41,18 +42,18 @@ def make(
     n_envs: int = 1,
 ) -> Learner:
     """A learner with AdamW and clipping or, if `plain`, with a step of minus the gradient."""
-    spec = Spec((D,), torch.float32, A)
-    context = Context(seeds, n_envs, spec, torch.device("cpu"), dtype, B, 1000, 100)
-    decay: dict[str, Any] = {"weight_decay": 0.01, "amsgrad": True, "anneal": True, "clip": VALUE_CLIP}
-    if plain:
-        optimizer = SGD(context, lr=1.0, weight_decay=0.0, momentum=0.0, anneal=False, clip=NO_CLIP)
-    else:
-        optimizer = AdamW(context, lr=0.01, betas=[0.9, 0.999], eps=1e-8, **decay)
+    beside = context(seeds, n_envs, (D,), n_actions=A, dtype=dtype, batch_size=B, total_steps=1000)
     target = {"tau": tau, "every": every, "episodes": episodes}
-    agent = rule(gamma=0.9, n_step=1, loss="huber", target=target)
-    keys: dict[str, Any] = {"activation": "relu", "output_activation": None, "sigma": sigma}
-    net = MLP(context, agent, hidden=[HIDDEN], **keys)
-    return Learner(context, net, agent, optimizer, explored)
+    config = node("agent", "dqn", gamma=0.9, n_step=1, loss="huber", target=target)
+    agent = rule(beside, config)
+    net = part("net", "mlp", beside, agent, hidden=[HIDDEN], activation="relu", sigma=sigma)
+    if plain:
+        sgd = {"lr": 1.0, "weight_decay": 0.0, "momentum": 0.0, "anneal": False, "clip": NO_CLIP}
+        optimizer = part("optim", "sgd", beside, **sgd)
+    else:
+        adam = {"lr": 0.01, "weight_decay": 0.01, "betas": [0.9, 0.999], "eps": 1e-8, "amsgrad": True}
+        optimizer = part("optim", "adamw", beside, **adam, anneal=True, clip=VALUE_CLIP)
+    return Learner(beside, net, agent, config.target, optimizer, explored)
 
 
 def batch(step: int, seeds: Tensor = SEEDS, dtype: torch.dtype = torch.float64) -> Batch:
@@ -88,7 +89,7 @@ class Twin:
         return torch.cat([(p.mT if p.dim() == 2 else p).detach().flatten() for p in net.parameters()])
 
     def update(self, b: Batch, s: int, env_step: int) -> dict[str, Tensor]:
-        """One update on seed s of the batch; returns the priority and what METRICS call for."""
+        """One update on seed s of the batch; returns the priority and what is logged."""
         obs, next_obs = b.obs[s].to(b.reward.dtype), b.next_obs[s].to(b.reward.dtype)
         q = self.online(obs)[range(B), b.action[s]]
         with torch.no_grad():
@@ -105,9 +106,8 @@ class Twin:
             slow.data = 0.9 * slow.data + 0.1 * fast.data
         priority = (y - q).abs()
         values = (loss, priority.mean(), q.mean(), y.mean(), norm)
-        return {"priority": priority.detach()} | dict(
-            zip(METRICS, (v.detach() for v in values), strict=True)
-        )
+        logged = {f"train/{tag}": value.detach() for tag, value in zip(TAGS, values, strict=True)}
+        return {"priority": priority.detach()} | logged
 
 
 @pytest.mark.parametrize("rule", [DQN, DoubleDQN])
@@ -126,8 +126,8 @@ def test_updates_equal_those_of_plain_torch(
         close = partial(assert_close, atol=tolerance, rtol=tolerance)
         close(priority, torch.stack([e["priority"] for e in expected]))
         close(learner.params, online)
-        close(learner.target_params, target)
-        for tag, value in learner.take_metrics().items():
+        close(learner.target.params, target)
+        for tag, value in learner.means.take().items():
             close(value, torch.stack([e[tag] for e in expected]))
 
 
@@ -151,7 +151,7 @@ def test_each_seed_learns_as_it_would_alone() -> None:
             solo.update(batch(step, SEEDS[k : k + 1]), env_step=step, gradient_step=step)
     for k, solo in enumerate(solos):
         assert_close(together.params[k : k + 1], solo.params, atol=1e-10, rtol=0.0)
-        assert_close(together.target_params[k : k + 1], solo.target_params, atol=1e-10, rtol=0.0)
+        assert_close(together.target.params[k : k + 1], solo.target.params, atol=1e-10, rtol=0.0)
 
 
 def gradient(b: Batch) -> Tensor:
@@ -181,69 +181,37 @@ def test_the_gradient_is_a_mean_over_the_batch() -> None:
 def test_a_soft_target_moves_at_every_update() -> None:
     learner = make(tau=0.25)
     for step in range(3):
-        before = learner.target_params.clone()
+        before = learner.target.params.clone()
         learner.update(batch(step), env_step=step, gradient_step=step)
-        assert_close(learner.target_params, 0.75 * before + 0.25 * learner.params)
+        assert_close(learner.target.params, 0.75 * before + 0.25 * learner.params)
 
 
-@pytest.mark.parametrize("tau", [1.0, 0.25])
-def test_a_target_with_an_interval_moves_only_when_told(tau: float) -> None:
-    learner = make(tau=tau, every=50)
+@pytest.mark.parametrize(("every", "episodes"), [(2, None), (None, 2)])
+def test_a_target_with_an_interval_stays_through_updates(
+    every: int | None, episodes: int | None
+) -> None:
+    learner = make(tau=0.25, every=every, episodes=episodes)
     before = learner.params.clone()
     for step in range(3):
         learner.update(batch(step), env_step=step, gradient_step=step)
-    assert torch.equal(learner.target_params, before)  # a copy of the initial parameters
-    learner.update_target()
-    assert_close(learner.target_params, (1 - tau) * before + tau * learner.params)
-    assert not torch.equal(learner.params, before)
-
-
-@pytest.mark.parametrize("tau", [1.0, 0.25])
-def test_a_target_told_by_a_tensor_moves_only_if_it_is_due(tau: float) -> None:
-    learner, told = make(tau=tau, every=50), make(tau=tau, every=50)
-    for one in (learner, told):
-        one.update(batch(0), env_step=0, gradient_step=0)
-    told.update_target(due=torch.tensor(False))
-    assert torch.equal(told.target_params, learner.target_params)
-    learner.update_target()
-    assert not torch.equal(told.target_params, learner.target_params)
-    told.update_target(due=torch.tensor(True))
-    assert_close(told.target_params, learner.target_params)
-
-
-@pytest.mark.parametrize("tau", [1.0, 0.25])
-def test_the_target_of_each_seed_moves_if_it_is_due_alone(tau: float) -> None:
-    learner = make(tau=tau, every=50)
-    before = learner.target_params.clone()
-    learner.update(batch(0), env_step=0, gradient_step=0)
-    learner.update_target(due=torch.tensor([[False], [True], [False]]))
-    assert torch.equal(learner.target_params[[0, 2]], before[[0, 2]])
-    assert_close(learner.target_params[1], (1 - tau) * before[1] + tau * learner.params[1])
-    assert not torch.equal(learner.target_params[1], before[1])
-
-
-def test_a_target_that_moves_by_episodes_stays_through_updates() -> None:
-    learner = make(episodes=2)
-    before = learner.params.clone()
-    learner.update(batch(0), env_step=0, gradient_step=0)
-    assert torch.equal(learner.target_params, before)
+    assert torch.equal(learner.target.params, before)  # a copy of the initial parameters
     assert not torch.equal(learner.params, before)
 
 
 def test_metrics_are_averaged_over_the_updates_since_they_were_taken() -> None:
     averaged, single = make(), make()
-    assert averaged.take_metrics() == {}
+    assert averaged.means.take() == {}
     for steps in (range(3), range(3, 5)):
         singles = []
         for step in steps:
             averaged.update(batch(step), env_step=step, gradient_step=step)
             single.update(batch(step), env_step=step, gradient_step=step)
-            singles.append(single.take_metrics())
-        metrics = averaged.take_metrics()
-        assert set(metrics) == set(METRICS)
+            singles.append(single.means.take())
+        metrics = averaged.means.take()
+        assert set(metrics) == {f"train/{tag}" for tag in TAGS}
         for tag, value in metrics.items():
             assert value.shape == SEEDS.shape
             assert not value.requires_grad  # or graphs would pile up until the next log
             assert len(set(value.tolist())) == len(SEEDS)  # each seed's own
             assert_close(value, torch.stack([m[tag] for m in singles]).mean(0))
-        assert averaged.take_metrics() == {}
+        assert averaged.means.take() == {}

@@ -4,7 +4,6 @@ And what it says about its networks.
 """
 
 import dataclasses
-from typing import Any
 
 import pytest
 import torch
@@ -16,8 +15,9 @@ from dqn_exp import rng
 from dqn_exp.agents.dqn import DQN
 from dqn_exp.agents.expected_sarsa import ExpectedSARSA
 from dqn_exp.agents.sarsa import SARSA
-from dqn_exp.learner import NETWORKS, Learner
-from dqn_exp.types import Batch, Loss, Networks
+from dqn_exp.config import schema
+from dqn_exp.interfaces import Batch, Context, Loss, Networks
+from dqn_exp.learner import Learner
 
 SIGMA = 0.5
 
@@ -25,8 +25,8 @@ SIGMA = 0.5
 class Witness(DQN):
     """Remembers what each network says of the minibatch, and what it is given to draw with."""
 
-    def __init__(self, **keys: Any):
-        super().__init__(**keys)
+    def __init__(self, context: Context, config: schema.DQN):
+        super().__init__(context, config)
         self.seen: list[Tensor] = []
 
     def loss(self, nets: Networks, batch: Batch) -> Loss:
@@ -37,14 +37,19 @@ class Witness(DQN):
 
 def witness(seeds: Tensor, steps: range) -> Tensor:
     """[S, steps, 3, B, A], from parameters that stay as they are and the same minibatch."""
-    learner = make(seeds, rule=Witness, plain=True, sigma=SIGMA)
+    agents: list[Witness] = []
+
+    def rule(context: Context, config: schema.DQN) -> Witness:
+        agents.append(Witness(context, config))
+        return agents[-1]
+
+    learner = make(seeds, rule=rule, plain=True, sigma=SIGMA)
     before = learner.params.clone()
     b = still(batch(0, seeds))
     for step in steps:
         learner.update(b, env_step=step, gradient_step=step)
     assert torch.equal(learner.params, before)
-    agent: Any = learner._agent
-    return torch.stack(agent.seen, dim=1)
+    return torch.stack(agents[0].seen, dim=1)
 
 
 def still(b: Batch) -> Batch:
@@ -68,9 +73,10 @@ def test_noise_depends_on_the_seed_value_and_the_gradient_step_alone() -> None:
 
 def test_seeds_have_unrelated_noise_of_unit_variance() -> None:
     learner = make(SEEDS, sigma=SIGMA)
-    draws = {role: learner._draws[i](7) for i, role in enumerate(NETWORKS)}
-    assert learner._act_noise
-    noise = torch.stack([*draws.values(), learner._act_noise(7)]).flatten(0, 1)  # [4 S, M]
+    acting = rng.normal(SEEDS, "noise/act", 7, (learner.net.n_noise,))
+    weights, obs = learner.net.views(learner.params), batch(0).obs
+    assert_close(learner.q(obs, 7), learner.net(weights, obs, acting))
+    noise = torch.stack([*learner.draw(batch(0), 7, 0.0), acting]).flatten(0, 1)  # [4 S, M]
     assert noise.shape[1] == HIDDEN + A
     assert len({tuple(row) for row in noise.tolist()}) == 4 * len(SEEDS)
     assert noise.std().item() == pytest.approx(1.0, abs=0.15)
@@ -80,7 +86,7 @@ def test_seeds_have_unrelated_noise_of_unit_variance() -> None:
 
 def test_acting_is_noisy_by_the_env_step_and_quiet_without_one() -> None:
     learner = make(sigma=SIGMA, n_envs=2)
-    net, weights = learner._net, learner._net.views(learner.params)
+    net, weights = learner.net, learner.net.views(learner.params)
     obs = batch(0).obs[:, :2]
     quiet = learner.q(obs)
     assert torch.equal(quiet, net(weights, obs))
@@ -100,16 +106,15 @@ def test_a_net_without_noise_acts_the_same_at_every_step() -> None:
     assert torch.equal(learner.q(obs, 7), learner.q(obs))
 
 
-def test_steps_drawn_ahead_as_tensors_are_those_of_int_steps() -> None:
-    plain, ahead = (make(sigma=SIGMA, rule=SARSA, n_envs=2) for _ in range(2))
+def test_steps_counted_by_tensors_are_those_of_int_steps() -> None:
+    by_ints, by_tensors = (make(sigma=SIGMA, rule=SARSA, n_envs=2) for _ in range(2))
     obs = batch(0).obs[:, :2]
-    ahead.draw_ahead(torch.tensor(6), 3, torch.tensor(2), 3)
     for i in range(3):
         step, gradient_step = 6 + 2 * i, 2 + i
-        assert_close(ahead.q(obs, torch.tensor(step)), plain.q(obs, step))
-        plain.update(batch(i), step, gradient_step, rate=0.5)
-        ahead.update(batch(i), step, torch.tensor(gradient_step), rate=0.5)
-        assert_close(ahead.params, plain.params, rtol=0.0, atol=1e-12)
+        assert_close(by_tensors.q(obs, torch.tensor(step)), by_ints.q(obs, step))
+        by_ints.update(batch(i), step, gradient_step, rate=0.5)
+        by_tensors.update(batch(i), torch.tensor(step), torch.tensor(gradient_step), rate=0.5)
+        assert_close(by_tensors.params, by_ints.params, rtol=0.0, atol=1e-12)
 
 
 def values(learner: Learner, obs: Tensor) -> Tensor:
@@ -149,7 +154,7 @@ def test_target_lag_is_the_distance_in_norms_of_the_online_parameters() -> None:
     learner = make()
     assert learner.diagnostics(batch(0))["train/target_lag"].tolist() == [0.0] * 3
     factors = torch.tensor([1.5, 0.0, -1.0], dtype=torch.float64)
-    learner.target_params.copy_(factors.unsqueeze(1) * learner.params)
+    learner.target.params.copy_(factors.unsqueeze(1) * learner.params)
     assert_close(
         learner.diagnostics(batch(0))["train/target_lag"],
         torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64),
@@ -158,7 +163,7 @@ def test_target_lag_is_the_distance_in_norms_of_the_online_parameters() -> None:
 
 def test_a_unit_is_dead_if_it_is_zero_for_the_whole_minibatch() -> None:
     learner, b = make(), batch(0)
-    weight, bias = learner._net.views(learner.params)[:2]
+    weight, bias = learner.net.views(learner.params)[:2]
     weight.zero_()
     bias.fill_(1.0)
     bias[0, 0, :5] = -1.0  # five of the first seed's units, none of the second's, all of the third's

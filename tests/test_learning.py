@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dqn_exp.config import compose
-from dqn_exp.experiment import Experiment
+from dqn_exp import Run, build, compose
 
 pytestmark = pytest.mark.slow
 NATIVE = "env.backend=native compile=true"
@@ -13,7 +12,8 @@ NATIVE = "env.backend=native compile=true"
 
 def objective(folder: Path, overrides: str) -> float:
     """IQM over seeds of 100 greedy episodes each."""
-    iqm = Experiment(compose("seeds=10", *overrides.split()), folder).run()
+    given = [] if "seeds=" in overrides else ["seeds=10"]
+    iqm = Run(build(compose(*given, *overrides.split())), folder, progress=False).run()
     assert iqm is not None
     return iqm
 

@@ -1,29 +1,28 @@
-"""The compiled forms of the loop do what the eager one does, and give way where nothing compiles."""
+"""The compiled forms of the loop do what the plain one does, which runs where nothing compiles."""
 
-import csv
 import itertools
-import os
-import subprocess
-import sys
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, options
+from helpers import TINY, options, part, rows, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 from torch._dynamo.utils import counters
 from torch.testing import assert_close
 
-from dqn_exp import registry
-from dqn_exp.compilation import Graph
-from dqn_exp.evaluation import CompiledPlay, Play, evaluate
-from dqn_exp.experiment import Experiment
-from dqn_exp.loop import Compiled, CompiledSteps, Loop, WholeLoop
+from dqn_exp.compiled.graph import Graph
+from dqn_exp.compiled.loops import CompiledSteps, WholeLoop
+from dqn_exp.compiled.play import CompiledPlay
+from dqn_exp.loop import Loop
+from dqn_exp.parts import Parts
+from dqn_exp.play import Play
+from dqn_exp.run.evaluation import evaluate
+from dqn_exp.run.summary import opening
 
-Make = Callable[..., Experiment]
-ROOT = Path(__file__).parent.parent
+Make = Callable[..., Parts]
 STOPS = 137, 300, 301, 500  # learning starts at 40; the ring of 210 goes round twice
 HARD, SOFT = "agent.target={tau:1,every:50}", "agent.target={tau:0.01,every:null}"
 
@@ -53,51 +52,50 @@ STEPS = [
 slow = pytest.mark.slow
 
 
-def tensors(experiment: Experiment, loop: Loop) -> dict[str, Tensor]:
+def tensors(parts: Parts) -> dict[str, Tensor]:
     """All that a loop changes, by name."""
-    learner, buffer = experiment.learner, experiment.buffer
-    found = {**buffer.state_dict(), "obs": loop.obs, "episodes": experiment.env.episode_counts}
-    assert any(len(value) == loop.obs.shape[0] * 210 for value in found.values())  # what is stored
-    of_learner = learner.state_dict().items()  # metrics are summed otherwise, and compared elsewhere
-    return found | {k: v for k, v in of_learner if not k.startswith(("pending", "metric"))}
+    learner, buffer = parts.learner.state_dict(), parts.buffer.state_dict()
+    found = {**buffer, "obs": parts.loop.obs, "episodes": parts.env.episode_counts}
+    assert any(
+        len(value) == parts.loop.obs.shape[0] * 210 for value in found.values()
+    )  # what is stored
+    # Metrics are summed otherwise, and compared elsewhere.
+    return found | learner["matrices"] | learner["finite"]
 
 
-def compare_with_eager(make: Make, form: type[Loop], *overrides: str) -> None:
+def compare_with_plain(make: Make, form: type[Loop], *overrides: str) -> None:
     """Take both forms from stop to stop, and compare all that they change or report."""
-    both = [
+    plain, compiled = (
         make("total_steps=600", *overrides, f"compile={mode}", dtype=torch.float64)
         for mode in ("false", "true")
-    ]
-    eager, compiled = (experiment.loop() for experiment in both)
-    assert type(eager) is Loop
-    assert type(compiled) is form
+    )
+    both = compiled, plain
+    assert type(plain.loop) is Loop
+    assert type(compiled.loop) is form
     graphs = counters["stats"]["unique_graphs"]
     for stop in STOPS:
-        for loop in (eager, compiled):
-            loop.advance(stop)
-        assert (compiled.step, compiled.gradient_step) == (eager.step, eager.gradient_step)
-        assert compiled.env.take_episodes() == eager.env.take_episodes()
-        first, second = (tensors(*pair) for pair in zip(both, (eager, compiled), strict=True))
-        assert_close(second, first, rtol=1e-9, atol=1e-12)
+        for parts in both:
+            parts.loop.advance(stop)
+        assert compiled.loop.step == plain.loop.step
+        assert compiled.loop.gradient_step == plain.loop.gradient_step
+        assert compiled.env.take_episodes() == plain.env.take_episodes()
+        assert_close(tensors(compiled), tensors(plain), rtol=1e-9, atol=1e-12)
         first, second = (
-            loop.learner.take_metrics() | loop.buffer.metrics(loop.step, loop.gradient_step)
-            for loop in (eager, compiled)
+            p.learner.means.take() | p.buffer.metrics(p.loop.step, p.loop.gradient_step) for p in both
         )
-        assert_close(second, first, rtol=1e-9, atol=1e-12)
-    assert isinstance(compiled, Compiled)
-    assert not compiled._graph.failed
+        assert_close(first, second, rtol=1e-9, atol=1e-12)
     assert counters["stats"]["unique_graphs"] == graphs + 1  # compiled it was, and once
-    assert eager.gradient_step > 25
+    assert plain.loop.gradient_step > 25
 
 
 @pytest.mark.parametrize("overrides", [*WHOLE, *(pytest.param(more, marks=slow) for more in MORE)])
-def test_the_whole_loop_compiled_does_what_the_eager_loop_does(make: Make, overrides: str) -> None:
-    compare_with_eager(make, WholeLoop, "env.backend=native", *overrides.split())
+def test_the_whole_loop_compiled_does_what_the_plain_loop_does(make: Make, overrides: str) -> None:
+    compare_with_plain(make, WholeLoop, "env.backend=native", *overrides.split())
 
 
 @pytest.mark.parametrize("overrides", STEPS)
-def test_compiled_steps_do_what_the_eager_loop_does(make: Make, overrides: str) -> None:
-    compare_with_eager(make, CompiledSteps, *overrides.split())
+def test_compiled_steps_do_what_the_plain_loop_does(make: Make, overrides: str) -> None:
+    compare_with_plain(make, CompiledSteps, *overrides.split())
 
 
 def every_option() -> list[str]:
@@ -118,7 +116,7 @@ def every_option() -> list[str]:
 def test_every_option_compiles_to_what_it_does(
     make: Make, backend: str, form: type[Loop], overrides: str
 ) -> None:
-    compare_with_eager(make, form, f"env.backend={backend}", "seeds=2", *overrides.split())
+    compare_with_plain(make, form, f"env.backend={backend}", "seeds=2", *overrides.split())
 
 
 @pytest.mark.parametrize(
@@ -127,43 +125,45 @@ def test_every_option_compiles_to_what_it_does(
     ids=["steps", "whole"],
 )
 def test_a_compiled_seed_in_lockstep_equals_its_solo_run(
-    make: Make, form: type[Loop], overrides: str
+    make: Make, caplog: pytest.LogCaptureFixture, form: type[Loop], overrides: str
 ) -> None:
-    parts = ["total_steps=600", *overrides.split(), "compile=true"]
-    together = make(*parts, dtype=torch.float64)
-    alone = make(*parts, "seed=1", "seeds=1", dtype=torch.float64)
+    options = ["total_steps=600", *overrides.split(), "compile=true"]
+    options = [text for text in options if not text.startswith("seeds=")]
+    together = make(*options, "seeds=3", dtype=torch.float64)
+    alone = make(*options, "seed=1", "seeds=1", dtype=torch.float64)
     episodes = []
-    for experiment in (together, alone):
-        loop = experiment.loop()
-        loop.advance(300)
-        assert isinstance(loop, Compiled)
-        assert loop._graph._compiled
-        index = experiment.seeds.index(1)
-        episodes.append([e[1:] for e in loop.env.take_episodes() if e.seed_index == index])
+    for parts, index in ((together, 1), (alone, 0)):
+        assert type(parts.loop) is form
+        with caplog.at_level(logging.INFO):
+            parts.loop.advance(300)
+        episodes.append([e[1:] for e in parts.env.take_episodes() if e.seed_index == index])
+    assert caplog.text.count("compiled in") == 2
     assert episodes[0] == episodes[1]
     assert_close(together.learner.params[1:2], alone.learner.params)
-    assert_close(together.learner.target_params[1:2], alone.learner.target_params)
+    assert_close(together.learner.target.params[1:2], alone.learner.target.params)
 
 
-def test_compiled_play_scores_what_eager_play_scores() -> None:
+def test_compiled_play_scores_what_plain_play_scores(caplog: pytest.LogCaptureFixture) -> None:
     # Seed 0's policy falls after some 9 steps, seed 1's balances to the time limit.
     policies = torch.tensor([[[0.1] * 4, [0.0] * 4], [[0.0] * 4, [0.1, 0.5, 2.0, 1.0]]])
-    node = {"backend": "native", "id": "CartPole-v1", "n": 3, "max_episode_steps": 150}
     bias = torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]]])
-    node |= {"kwargs": {}, "wrappers": []}
-    env = registry.build("env", node, torch.tensor([3, 8]), "eval")
+    keys = {"backend": "native", "n": 3, "max_episode_steps": 150}
+    env = part("env", "cartpole", torch.tensor([3, 8]), "eval", True, **keys)
 
     def q(obs: Tensor) -> Tensor:
         return obs @ policies.mT + bias
 
-    play = CompiledPlay(env, q, torch.device("cpu"))
+    play = CompiledPlay(env, q, torch.device("cpu"), gamma=0.9)
     for step, rounds in ((0, 1), (700, 3)):
-        compiled, eager = (evaluate(env, q, p, step, rounds) for p in (play, Play(env, q)))
-        assert compiled.returns.tolist() == eager.returns.tolist()
-        assert compiled.initial_state_value.tolist() == eager.initial_state_value.tolist()
+        with caplog.at_level(logging.INFO):
+            both = [evaluate(env, q, p, step, rounds) for p in (play, Play(env, q, gamma=0.9))]
+        compiled, plain = both
+        assert compiled.returns.tolist() == plain.returns.tolist()
+        assert compiled.initial_state_value.tolist() == plain.initial_state_value.tolist()
+        assert compiled.discounted_return == pytest.approx(plain.discounted_return)
         assert compiled.returns.max() == 150
         assert compiled.returns.min() < 15
-    assert play._graph._compiled
+    assert caplog.text.count("compiled in") == 1
 
 
 class Power:
@@ -178,36 +178,39 @@ class Power:
 
 def test_a_process_may_compile_the_same_code_for_many_runs() -> None:
     for exponent in range(20):  # as many jobs of a sweep
-        graph = Graph(Power(exponent).__call__, torch.device("cpu"))
+        graph = Graph(Power(exponent).__call__, torch.device("cpu"), "test")
         assert graph(torch.zeros(3)) is not None, f"run {exponent} is not compiled"
 
 
 @pytest.mark.parametrize(
-    ("overrides", "form", "words"),
+    ("overrides", "form", "words", "updates"),
     [
-        ("compile=auto", Loop, "not compiled (compile=auto, 131 updates)"),
-        ("compile=auto env.backend=native", Loop, "not compiled (compile=auto, 131 updates)"),
-        ("compile=true", CompiledSteps, "steps compiled (compile=true, 131 updates)"),
-        ("compile=true env.backend=native", WholeLoop, "whole loop compiled (compile=true"),
-        ("compile=true env.backend=native train.every=16", CompiledSteps, "steps compiled"),
-        ("compile=auto env.backend=native total_steps=20_100", WholeLoop, "whole loop compiled"),
-        ("compile=auto total_steps=20_100", Loop, "not compiled (compile=auto, 10,031 updates)"),
-        ("compile=auto total_steps=100_100", CompiledSteps, "steps compiled (compile=auto, 50,031"),
-        ("compile=false total_steps=900_000", Loop, "not compiled (compile=false"),
+        ("compile=auto", Loop, "not compiled", "131"),
+        ("compile=auto env.backend=native", Loop, "not compiled", "131"),
+        ("compile=true", CompiledSteps, "steps compiled", "131"),
+        ("compile=true env.backend=native", WholeLoop, "whole loop compiled", "131"),
+        ("compile=true env.backend=native train.every=16", CompiledSteps, "steps compiled", "16"),
+        ("compile=auto env.backend=native total_steps=20_100", WholeLoop, "whole loop", "10,031"),
+        ("compile=auto total_steps=20_100", Loop, "not compiled", "10,031"),
+        ("compile=auto total_steps=100_100", CompiledSteps, "steps compiled", "50,031"),
+        ("compile=false total_steps=900_000", Loop, "not compiled", "449,981"),
     ],
 )
-def test_the_start_line_says_which_form_was_chosen(
-    make: Make, overrides: str, form: type[Loop], words: str
+def test_the_start_says_which_form_was_chosen_and_how_many_updates_follow(
+    make: Make, overrides: str, form: type[Loop], words: str, updates: str
 ) -> None:
-    experiment = make(*overrides.split())
-    assert type(experiment.loop()) is form
-    assert words in experiment.describe()
+    every = [] if "train.every" in overrides else ["train.every=2"]
+    parts = make(*overrides.split(), *every)
+    assert type(parts.loop) is form
+    told = dict(line.split(maxsplit=1) for line in opening(parts, "folder"))
+    assert told["form"].startswith(words)
+    assert told["form"].endswith(f"({overrides.split()[0]})")
+    assert f" {updates} updates per seed" in told["steps"]
 
 
-def train(folder: Path, *overrides: str, **environment: str) -> Path:
+def run(folder: Path, *overrides: str, **environment: str) -> Path:
     """A run of the program in a new folder."""
-    command = [sys.executable, str(ROOT / "train.py"), *TINY, f"hydra.run.dir={folder}", *overrides]
-    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
+    done = train(folder.parent, *TINY, f"hydra.run.dir={folder}", *overrides, **environment)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert "Warning" not in done.stderr
@@ -215,40 +218,43 @@ def train(folder: Path, *overrides: str, **environment: str) -> Path:
 
 
 @pytest.mark.parametrize("backend", [pytest.param("native", marks=slow), "gymnasium"])
-def test_without_a_compiler_a_run_goes_on_and_says_so_once(tmp_path: Path, backend: str) -> None:
+def test_without_a_compiler_a_run_continues_and_says_so_once(tmp_path: Path, backend: str) -> None:
     nothing = {"CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
-    run = train(tmp_path / "run", "compile=true", f"env.backend={backend}", **nothing)
-    log = (run / "train.log").read_text()
+    folder = run(tmp_path / "run", "compile=true", f"env.backend={backend}", **nothing)
+    log = (folder / "train.log").read_text()
     assert "Traceback" not in log
-    complaints = [line.partition("cannot compile ")[2] for line in log.splitlines()]
+    complaints = [line.partition("cannot compile the ")[2] for line in log.splitlines()]
     complaints = [line for line in complaints if line]
-    loop = "WholeLoop" if backend == "native" else "CompiledSteps"
-    graphs = [loop, "CompiledPlay"] if backend == "native" else [loop]
-    assert [line.split(".")[0] for line in sorted(complaints, reverse=True)] == graphs
+    graphs = ["evaluation", "training loop"] if backend == "native" else ["learning step"]
+    assert sorted(line.partition(",")[0] for line in complaints) == graphs
     assert all("/nonexistent" in line or "compiler" in line for line in complaints), complaints
 
 
-def scalars(run: Path) -> dict[tuple[str, ...], float]:
-    with (run / "metrics.csv").open() as file:
-        rows = [tuple(row) for row in csv.reader(file)][1:]
-    return {row[:3]: float(row[3]) for row in rows if row[2] != "time/steps_per_second"}
+def scalars(folder: Path) -> dict[tuple[str, ...], float]:
+    return {
+        (row["seed"], row["step"], row["tag"]): float(row["value"])
+        for row in rows(folder / "metrics.csv")
+        if row["tag"] != "time/steps_per_second"
+    }
 
 
-def tags(run: Path) -> list[str]:
-    events = EventAccumulator(str(run / "seed=0"))
+def tags(folder: Path) -> list[str]:
+    events = EventAccumulator(str(folder / "seed=0"))
     events.Reload()
     return sorted(events.Tags()["scalars"])
 
 
-def test_a_compiled_run_of_the_program_leaves_what_an_eager_one_leaves(tmp_path: Path) -> None:
+def test_a_compiled_run_of_the_program_leaves_what_a_plain_one_leaves(tmp_path: Path) -> None:
     native = "env.backend=native", "agent.n_step=1"
-    compiled = train(tmp_path / "compiled", *native, "compile=true")
-    eager = train(tmp_path / "eager", *native, "compile=false")
-    assert "compiled WholeLoop._compute in" in (compiled / "train.log").read_text()
-    assert "compiled CompiledPlay._compute in" in (compiled / "train.log").read_text()
-    names = [sorted(p.name for p in run.iterdir()) for run in (compiled, eager)]
+    compiled = run(tmp_path / "compiled", *native, "compile=true")
+    plain = run(tmp_path / "plain", *native, "compile=false")
+    log = [line.partition("] ")[2] for line in (compiled / "train.log").read_text().splitlines()]
+    for what in ("training loop", "evaluation"):  # what will take a while is announced
+        (announced,) = (i for i, line in enumerate(log) if line.startswith(f"compiling the {what} "))
+        assert log[announced + 1].startswith("compiled in ")
+    names = [sorted(p.name for p in folder.iterdir()) for folder in (compiled, plain)]
     assert names[0] == names[1]
-    assert (compiled / "episodes.csv").read_text() == (eager / "episodes.csv").read_text()
-    assert scalars(compiled) == pytest.approx(scalars(eager), rel=1e-3, abs=1e-4)
-    assert tags(compiled) == tags(eager)
+    assert (compiled / "episodes.csv").read_text() == (plain / "episodes.csv").read_text()
+    assert scalars(compiled) == pytest.approx(scalars(plain), rel=1e-3, abs=1e-4)
+    assert tags(compiled) == tags(plain)
     assert {"train/td_loss", "eval/return_mean", "time/steps_per_second"} <= set(tags(compiled))

@@ -43,8 +43,8 @@ def cgroups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         (999_600, "1 MB"),  # not '1e+03 kB'
     ],
 )
-def test_human_shows_three_digits_and_a_unit(n_bytes: int, text: str):
-    assert memory.human(n_bytes) == text
+def test_bytes_are_written_with_three_digits_and_a_unit(n_bytes: int, text: str):
+    assert memory.format_bytes(n_bytes) == text
 
 
 def test_available_bytes_are_positive_and_no_more_than_the_machine_has():

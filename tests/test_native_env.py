@@ -1,25 +1,27 @@
 """Native envs against Gymnasium's own, step for step; episodes, their random streams and their log."""
 
+from typing import Any
+
 import gymnasium
 import numpy as np
 import pytest
 import torch
+from helpers import part
 from scipy import stats
 from torch import Tensor
 
-from dqn_exp import registry
+from dqn_exp.config.problems import ConfigError
 from dqn_exp.envs.native_env import SYSTEMS, NativeEnv
-from dqn_exp.registry import ConfigError
-from dqn_exp.types import Episode
+from dqn_exp.interfaces import Episode
 
 every_system = pytest.mark.parametrize("id", SYSTEMS)
 E = 30  # episodes side by side; their first half acts at random, the other half well
 
 
-def build(*seeds: int, stream: str = "train", **options) -> NativeEnv:
-    node = {"backend": "native", "id": "CartPole-v1", "n": 1, "max_episode_steps": None}
-    node |= {"kwargs": {}, "wrappers": [], **options}
-    return registry.build("env", node, torch.tensor(seeds or (0,)), stream)
+def build(*seeds: int, stream: str = "train", **keys: Any) -> NativeEnv:
+    """CartPole-v1, unless another id is given; one env a seed."""
+    keys = {"backend": "native", "id": "CartPole-v1", "n": 1} | keys
+    return part("env", "cartpole", torch.tensor(seeds or (0,)), stream, True, **keys)
 
 
 def gymnasium_envs(id: str) -> list[gymnasium.Env]:
@@ -238,7 +240,8 @@ def test_an_env_has_gymnasiums_spaces_and_time_limit(id: str) -> None:
         ({"id": "CartPole-v2"}, r"env\.id=CartPole-v2: .* did you mean 'CartPole-v[01]'"),
         ({"id": "Taxi-v3"}, r"env\.id=Taxi-v3: no native env.*one of: Acrobot-v1, CartPole-v0"),
         ({"kwargs": {"sutton_barto_reward": True}}, r"env\.kwargs=.*use env\.backend=gymnasium"),
-        ({"wrappers": [{"name": "clip_reward"}]}, r"env\.wrappers=.*use env\.backend=gymnasium"),
+        ({"wrappers": [{"name": "scale_reward", "factor": 2.0}]}, r"env\.wrappers=.*backend=gymnasium"),
+        ({"vectorization": "async"}, r"env\.vectorization=async: .* use sync"),
         ({"id": "x", "kwargs": {"a": 1}}, r"env\.id=x[^\n]*\nenv\.kwargs="),
     ],
 )

@@ -6,20 +6,18 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import context, part
 from tables import rule
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from dqn_exp import rng
-from dqn_exp.registry import build, discover
-from dqn_exp.types import Agent, Context, QNetwork, Spec
-
-discover("dqn_exp.nets")
+from dqn_exp.interfaces import Agent, QNetwork
 
 D, A = 4, 3
 SEEDS = torch.tensor([3, 8, 5])
 MODULES = {"relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU}
-MLP = {"name": "mlp", "output_activation": None, "sigma": None}
+MLP = {"name": "mlp", "sigma": None}
 DUELING = {"name": "dueling", "sigma": None}
 NODES: list[dict[str, Any]] = [
     {**MLP, "hidden": hidden, "activation": activation}
@@ -40,16 +38,15 @@ IMPLICIT = rule("iqn", double=False, samples=K, target_samples=K, act_samples=K)
 each_kind = pytest.mark.parametrize("node", [MLP_NODE, DUELING_NODE], ids=lambda node: node["name"])
 
 
-def context(seeds: Tensor = SEEDS, obs_shape: tuple[int, ...] = (D,)) -> Context:
-    spec = Spec(obs_shape, torch.float32, A)
-    return Context(seeds, 1, spec, torch.device("cpu"), torch.float32, 9, 100, 100)
+def build(node: dict[str, Any], agent: Agent, **beside: Any) -> QNetwork:
+    return part("net", node["name"], context(n_actions=A, **beside), agent, **node)
 
 
 def make(
     node: dict[str, Any], dtype: torch.dtype = torch.float32, agent: Agent = VALUES
 ) -> tuple[QNetwork, Tensor, Tensor]:
     """A net, its parameters [S, P], and observations [S, 9, D]."""
-    net = build("net", node, context(), agent)
+    net = build(node, agent)
     return net, net.init(SEEDS).to(dtype), rng.normal(SEEDS, "test", 0, (9, D)).to(dtype)
 
 
@@ -119,7 +116,7 @@ def test_the_gradient_of_one_seed_does_not_touch_another(node: dict[str, Any]) -
 @each_kind
 def test_the_initial_weights_of_a_seed_depend_on_its_value_alone(node: dict[str, Any]) -> None:
     net, params, _ = make(node)
-    alone = build("net", node, context(SEEDS[1:2]), VALUES).init(SEEDS[1:2])
+    alone = build(node, VALUES, seeds=SEEDS[1:2]).init(SEEDS[1:2])
     assert torch.equal(params[1:2], alone)
     assert torch.equal(net.init(SEEDS.flip(0)).flip(0), params)
     assert all((params[0] != params[other]).all() for other in (1, 2))
@@ -146,7 +143,7 @@ def test_the_mean_of_dueling_q_values_is_the_state_value() -> None:
 @each_kind
 def test_observations_that_are_no_vectors_are_refused(node: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"shape \(3, 84, 84\): this net takes vectors"):
-        build("net", node, context(obs_shape=(3, 84, 84)), VALUES)
+        build(node, VALUES, obs_shape=(3, 84, 84))
 
 
 @each_kind
@@ -229,22 +226,6 @@ def test_gradients_of_distributions_are_right(node: dict[str, Any], agent: Agent
         return net(net.views(p), obs[:, :2], fractions=fractions)
 
     assert torch.autograd.gradcheck(outputs, params.requires_grad_())
-
-
-@pytest.mark.parametrize("activation", ["relu", "tanh"])
-def test_an_output_activation_is_applied_to_the_q_values(activation: str) -> None:
-    plain, params, obs = make(MLP_NODE)
-    active, same, _ = make({**MLP_NODE, "output_activation": activation})
-    assert torch.equal(params, same)
-    q = plain(plain.views(params), obs)
-    assert (q < 0).any()
-    assert torch.equal(active(active.views(params), obs), MODULES[activation]()(q))
-
-
-@pytest.mark.parametrize("agent", [ATOMS, IMPLICIT], ids=["atoms", "fractions"])
-def test_an_output_activation_is_refused_where_outputs_are_distributions(agent: Agent) -> None:
-    with pytest.raises(ValueError, match=r"output_activation=relu: .* distributions"):
-        build("net", {**MLP_NODE, "output_activation": "relu"}, context(), agent)
 
 
 @each_kind

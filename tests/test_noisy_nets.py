@@ -6,24 +6,21 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import context, part
 from tables import rule
 from torch import Tensor
 from torch.nn import functional as F
 from torch.testing import assert_close
 
 from dqn_exp import rng
-from dqn_exp.registry import build, discover
-from dqn_exp.types import Agent, Context, QNetwork, Spec
-
-discover("dqn_exp.nets")
+from dqn_exp.interfaces import Agent, QNetwork
 
 D, A, SIGMA = 4, 3, 0.4
 SEEDS = torch.tensor([3, 8, 5])
 VALUES = rule("dqn", loss="huber")
-MLP: dict[str, Any] = {"name": "mlp", "output_activation": None}
 NODES: list[dict[str, Any]] = [
-    {**MLP, "hidden": [6, 5]},
-    {**MLP, "hidden": [7]},
+    {"name": "mlp", "hidden": [6, 5]},
+    {"name": "mlp", "hidden": [7]},
     {"name": "dueling", "hidden": [6], "stream_hidden": [5]},
     {"name": "dueling", "hidden": [], "stream_hidden": [5, 4]},
     {"name": "dueling", "hidden": [6, 5], "stream_hidden": []},
@@ -35,9 +32,8 @@ def make(
     node: dict[str, Any], sigma: float | None = SIGMA, agent: Agent = VALUES
 ) -> tuple[QNetwork, Tensor, Tensor, Tensor]:
     """A net, its parameters [S, P], observations [S, 9, D] and noise [S, M], all float64."""
-    spec = Spec((D,), torch.float32, A)
-    context = Context(SEEDS, 1, spec, torch.device("cpu"), torch.float64, 9, 100, 100)
-    net = build("net", {**node, "activation": "tanh", "sigma": sigma}, context, agent)
+    keys = {**node, "activation": "tanh", "sigma": sigma}
+    net = part("net", node["name"], context(SEEDS, n_actions=A), agent, **keys)
     obs = rng.normal(SEEDS, "obs", 0, (9, D)).double()
     noise = rng.normal(SEEDS, "noise", 0, (net.n_noise,)).double()
     return net, net.init(SEEDS).double(), obs, noise
@@ -168,10 +164,8 @@ def test_gradients_reach_means_and_sigmas_of_every_layer(node: dict[str, Any]) -
 @every_net
 def test_the_noise_of_one_seed_does_not_touch_another(node: dict[str, Any]) -> None:
     net, params, obs, noise = make(node)
-    same, rows = (
-        params[:1].expand_as(params),
-        obs[:1].expand_as(obs),
-    )  # but for the noise, all seeds alike
+    # All seeds are the same but for the noise.
+    same, rows = params[:1].expand_as(params), obs[:1].expand_as(obs)
     q = net(net.views(same), rows, noise)
     for s, other in ((0, 1), (1, 2), (2, 0)):
         assert ((q[s] - q[other]).abs() > 1e-4).all()

@@ -4,15 +4,14 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import context, part
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import SGD, Adam, AdamW, RMSprop
 from torch.testing import assert_close
 
 from dqn_exp import rng
-from dqn_exp.optim import Clip, Optimizer
-from dqn_exp.registry import build
-from dqn_exp.types import Context, Spec
+from dqn_exp.optim import Optimizer
 
 S, P, STEPS = 3, 40, 50
 SEEDS = torch.tensor([3, 8, 5])
@@ -35,9 +34,13 @@ each_kind = pytest.mark.parametrize("node", KINDS.values(), ids=KINDS)
 
 
 def optimizer(node: dict[str, Any], anneal: bool, clip: dict[str, Any], lr: float = 0.01) -> Optimizer:
-    spec = Spec((4,), torch.float32, 2)
-    context = Context(SEEDS, 1, spec, torch.device("cpu"), torch.float32, 8, 1000, 500)
-    return build("optim", {**node, "lr": lr, "anneal": anneal, "clip": clip}, context)
+    """A rule whose learning rate may reach 0 after 1000 env steps."""
+    keys = {**node, "lr": lr, "anneal": anneal, "clip": clip}
+    return part("optim", node["name"], context(SEEDS, total_steps=1000), **keys)
+
+
+def clipping(clip: dict[str, Any]) -> Optimizer:
+    return optimizer(KINDS["sgd"], anneal=False, clip=clip)
 
 
 def gradient(step: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -83,19 +86,19 @@ def test_clipping_equals_that_of_torch_on_each_seed_alone(clip: dict[str, Any]) 
     for twin, row in zip(twins, grad.clone(), strict=True):
         twin.grad = row
         clip_like_torch(twin, clip)
-    Clip(**clip)(grad)
+    clipping(clip).clip(grad)
     assert_close(grad, torch.stack([twin.grad for twin in twins if twin.grad is not None]))
 
 
 def test_a_huge_gradient_in_one_seed_leaves_the_others_unclipped() -> None:
     grad = torch.tensor([[3.0, 4.0], [3e8, 4e8], [0.3, 0.4]])
-    Clip("norm", 5.1)(grad)
+    clipping({"kind": "norm", "max": 5.1}).clip(grad)
     assert_close(grad, torch.tensor([[3.0, 4.0], [3.06, 4.08], [0.3, 0.4]]))
 
 
 @pytest.mark.parametrize("clip", CLIPS, ids=lambda clip: clip["kind"])
 def test_the_norm_returned_is_each_seeds_before_clipping(clip: dict[str, Any]) -> None:
-    norm = Clip(**clip)(torch.tensor([[3.0, 4.0], [300.0, 400.0], [0.0, 0.0]]))
+    norm = clipping(clip).clip(torch.tensor([[3.0, 4.0], [300.0, 400.0], [0.0, 0.0]]))
     assert norm.tolist() == pytest.approx([5.0, 500.0, 0.0])
 
 
@@ -115,13 +118,13 @@ def test_a_learning_rate_of_a_tensor_step_is_that_of_the_int(node: dict[str, Any
 
 
 @each_kind
-def test_starting_again_forgets_what_went_before(node: dict[str, Any]) -> None:
-    part, ends = optimizer(node, False, CLIPS[0]), []
+def test_starting_again_forgets_what_was_before(node: dict[str, Any]) -> None:
+    rule, ends = optimizer(node, False, CLIPS[0]), []
     for _ in range(2):
         params = torch.zeros(S, P, dtype=torch.float64)
-        part.start(params)
+        rule.start(params)
         for step in range(3):
-            part.step(params, gradient(step), lr=0.1, count=step + 1)
+            rule.step(params, gradient(step), lr=0.1, count=step + 1)
         ends.append(params)
     assert torch.equal(*ends)
 

@@ -11,28 +11,20 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from helpers import context, part
+from tables import rule
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from dqn_exp import rng, td
-from dqn_exp.agents.c51 import C51
-from dqn_exp.agents.dqn import DQN
-from dqn_exp.agents.iqn import IQN
-from dqn_exp.agents.qr_dqn import QRDQN
+from dqn_exp.config import schema
+from dqn_exp.interfaces import Batch
 from dqn_exp.learner import Learner
-from dqn_exp.nets.mlp import MLP
-from dqn_exp.optim import Adam
-from dqn_exp.types import Batch, Context, Spec
 
 ENV, D, A, B, HIDDEN = "Acrobot-v1", 6, 3, 32, 16
 SEEDS = torch.tensor([3, 8])
 GAMMA = 0.875  # exact in float32, to which peers round it
 LR, EPS, MAX_NORM = 1e-2, 1e-4, 0.1
-RULE: dict[str, Any] = {
-    "gamma": GAMMA,
-    "n_step": 1,
-    "target": {"tau": 1.0, "every": 1000, "episodes": None},
-}
 each_seed = pytest.mark.parametrize("s", range(len(SEEDS)))
 SINGLE, DOUBLE = (torch.float32, 1e-6), (torch.float64, 1e-10)  # with a tolerance
 each_dtype = pytest.mark.parametrize(("dtype", "tolerance"), [SINGLE, DOUBLE])
@@ -41,22 +33,14 @@ Make = Callable[..., Any]
 
 def make(agent: Any, dtype: torch.dtype, max_norm: float | None = None) -> Learner:
     """A learner whose target differs from its online network."""
-    spec = Spec((D,), torch.float32, A)
-    context = Context(SEEDS, 1, spec, torch.device("cpu"), dtype, B, 1000, 100)
+    beside = context(SEEDS, 1, (D,), n_actions=A, dtype=dtype, batch_size=B)
+    net = part("net", "mlp", beside, agent, hidden=[HIDDEN], activation="relu", sigma=None)
     clip = {"kind": "norm" if max_norm else "none", "max": max_norm or 1.0}
-    net = MLP(context, agent, hidden=[HIDDEN], activation="relu", output_activation=None, sigma=None)
-    optimizer = Adam(
-        context,
-        lr=LR,
-        betas=[0.9, 0.999],
-        eps=EPS,
-        weight_decay=0.0,
-        amsgrad=False,
-        anneal=False,
-        clip=clip,
-    )
-    learner = Learner(context, net, agent, optimizer, lambda q, rate: q)
-    learner.target_params.copy_(net.init(SEEDS + 100))
+    adam = {"lr": LR, "betas": [0.9, 0.999], "eps": EPS, "weight_decay": 0.0, "amsgrad": False}
+    optimizer = part("optim", "adam", beside, **adam, anneal=False, clip=clip)
+    target = schema.Target(tau=1.0, every=1000, episodes=None)
+    learner = Learner(beside, net, agent, target, optimizer, lambda q, rate: q)
+    learner.target.params.copy_(net.init(SEEDS + 100))
     return learner
 
 
@@ -113,7 +97,7 @@ class Minibatch:
 
 
 def recorded(patch: pytest.MonkeyPatch, module: Any, name: str) -> list[tuple[tuple, Any]]:
-    """Arguments and result of every call from now on of a module's function, which goes on working."""
+    """Arguments and result of every call from now on of a module's function, which still works."""
     calls = []
     function = getattr(module, name)
 
@@ -166,11 +150,11 @@ def test_dqn_equals_that_of_stable_baselines3(
     s: int, dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     peer = pytest.importorskip("stable_baselines3.dqn.dqn")
-    data, agent = Minibatch(reward_scale=2.0), DQN(loss="huber", **RULE)
+    data, agent = Minibatch(reward_scale=2.0), rule("dqn", gamma=GAMMA, loss="huber")
     learner = make(agent, dtype, max_norm=MAX_NORM)
     model = sb3_model(peer.DQN, data, s, max_grad_norm=MAX_NORM)
     write(layers(learner.params, s, agent), model.q_net)
-    write(layers(learner.target_params, s, agent), model.q_net_target)
+    write(layers(learner.target.params, s, agent), model.q_net_target)
 
     our_targets = recorded(monkeypatch, td, "target")
     learner.update(data.ours(dtype), env_step=0, gradient_step=0)
@@ -178,7 +162,7 @@ def test_dqn_equals_that_of_stable_baselines3(
     model.train(gradient_steps=1, batch_size=B)
 
     same = partial(assert_close, atol=tolerance, rtol=tolerance)
-    metrics = learner.take_metrics()
+    metrics = learner.means.take()
     assert metrics["train/grad_norm"][s] > MAX_NORM  # it has been clipped
     same(our_targets[0][1][s], their_losses[0][0][1].squeeze(1))
     same(metrics["train/td_loss"][s].item(), model.logger.name_to_value["train/loss"])
@@ -192,7 +176,7 @@ def test_qr_dqn_equals_that_of_sb3_contrib(
 ) -> None:
     peer = pytest.importorskip("sb3_contrib.qrdqn.qrdqn")
     K = 8
-    data, agent = Minibatch(reward_scale=2.0), QRDQN(double=False, quantiles=K, **RULE)
+    data, agent = Minibatch(reward_scale=2.0), rule("qr_dqn", gamma=GAMMA, double=False, quantiles=K)
     learner = make(agent, dtype, max_norm=MAX_NORM)
     kwargs = {"n_quantiles": K, "optimizer_class": torch.optim.Adam}
     model = sb3_model(peer.QRDQN, data, s, max_grad_norm=MAX_NORM, policy_kwargs=kwargs)
@@ -203,7 +187,7 @@ def test_qr_dqn_equals_that_of_sb3_contrib(
         return [*trunk, *(x.unflatten(-1, (A, K)).mT.flatten(-2) for x in (weight, bias))]
 
     write(quantile_major(learner.params), model.quantile_net)
-    write(quantile_major(learner.target_params), model.quantile_net_target)
+    write(quantile_major(learner.target.params), model.quantile_net_target)
 
     our_targets = recorded(monkeypatch, td, "target")
     learner.update(data.ours(dtype), env_step=0, gradient_step=0)
@@ -211,7 +195,7 @@ def test_qr_dqn_equals_that_of_sb3_contrib(
     model.train(gradient_steps=1, batch_size=B)
 
     same = partial(assert_close, atol=tolerance, rtol=tolerance)
-    metrics = learner.take_metrics()
+    metrics = learner.means.take()
     assert metrics["train/grad_norm"][s] > MAX_NORM
     same(our_targets[0][1][s], their_losses[0][0][1])
     same(metrics["train/td_loss"][s].item(), model.logger.name_to_value["train/loss"])
@@ -259,7 +243,7 @@ def test_c51_equals_that_of_tianshou(
     common = pytest.importorskip("tianshou.utils.net.common")
     K, v_min, v_max = 9, -3.0, 5.0
     # Tianshou's next action is the online network's choice. Some rewards leave the support.
-    agent = C51(double=True, atoms=K, v_min=v_min, v_max=v_max, **RULE)
+    agent = rule("c51", gamma=GAMMA, double=True, atoms=K, v_min=v_min, v_max=v_max)
     data, learner = Minibatch(reward_scale=3.0), make(agent, dtype)
     net = common.Net(state_shape=D, action_shape=A, hidden_sizes=[HIDDEN], softmax=True, num_atoms=K)
     actions = gymnasium.spaces.Discrete(A)
@@ -267,7 +251,7 @@ def test_c51_equals_that_of_tianshou(
     algorithm = peer.C51(policy=policy, optim=tianshou_optim(EPS), gamma=GAMMA, target_update_freq=1000)
     policy.to(dtype)  # the support, too
     write(layers(learner.params, s, agent), net)
-    write(layers(learner.target_params, s, agent), algorithm.model_old)
+    write(layers(learner.target.params, s, agent), algorithm.model_old)
 
     our_targets = recorded(monkeypatch, td, "categorical_projection")
     learner.update(data.ours(dtype), env_step=0, gradient_step=0)
@@ -277,7 +261,7 @@ def test_c51_equals_that_of_tianshou(
     assert_close(our_targets[0][1][s], their_targets[0][1], atol=tolerance, rtol=tolerance)
     # Their loss is of log(p + 1e-8), a little less than ours of log p.
     same = partial(assert_close, atol=1e-6, rtol=1e-6)
-    same(learner.take_metrics()["train/td_loss"][s].item(), loss)
+    same(learner.means.take()["train/td_loss"][s].item(), loss)
     same(layers(learner.params, s, agent), read(net))
 
 
@@ -291,13 +275,8 @@ def test_iqn_equals_that_of_tianshou(
     common = pytest.importorskip("tianshou.utils.net.common")
     discrete = pytest.importorskip("tianshou.utils.net.discrete")
     samples, target_samples, act_samples = 8, 4, 16
-    agent = IQN(
-        double=True,
-        samples=samples,
-        target_samples=target_samples,
-        act_samples=act_samples,
-        **RULE,
-    )
+    counts = {"samples": samples, "target_samples": target_samples, "act_samples": act_samples}
+    agent = rule("iqn", gamma=GAMMA, double=True, **counts)
     data, learner = Minibatch(reward_scale=2.0), make(agent, dtype)
     # Their cosines count from i = 1, ours and the paper's from 0. Ours of i = 0 is the constant 1,
     # whose weight is a second bias: 63 of theirs and a bias that is the sum of ours do the same.
@@ -324,7 +303,7 @@ def test_iqn_equals_that_of_tianshou(
 
     before = layers(learner.params, s, agent)
     write(one_bias(learner.params), net)
-    write(one_bias(learner.target_params), algorithm.model_old)
+    write(one_bias(learner.target.params), algorithm.model_old)
     algorithm.eval()  # or it would choose next actions from `online_sample_size` fractions
 
     our_targets = recorded(monkeypatch, td, "target")
@@ -349,7 +328,7 @@ def test_iqn_equals_that_of_tianshou(
 
     same = partial(assert_close, atol=tolerance, rtol=tolerance)
     same(our_targets[0][1][s], their_targets[0][1].returns)
-    same(factor * learner.take_metrics()["train/td_loss"][s].item(), loss)
+    same(factor * learner.means.take()["train/td_loss"][s].item(), loss)
     *after, weight, bias = layers(learner.params, s, agent)
     *_, weight_before, bias_before = before
     # Of our two biases each makes the step of their one.

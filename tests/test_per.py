@@ -1,17 +1,19 @@
 """Prioritised replay: sampling against the analytic distribution, weights against a naive twin."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
 import scipy.stats
 import torch
+from helpers import context, node
+from tables import rule
 from torch import Tensor
 
-from dqn_exp import td
-from dqn_exp.agents.dqn import DQN
+from dqn_exp import registry, td
 from dqn_exp.buffers.per import PrioritizedBuffer
-from dqn_exp.types import Context, Spec, Transition
+from dqn_exp.interfaces import Transition
 
 UPDATES = 100  # total gradient steps, over which beta anneals
 
@@ -26,13 +28,14 @@ def make(
     epsilon: float = 0.0,
     updates: int = UPDATES,
 ) -> PrioritizedBuffer:
-    spec, device = Spec((1,), torch.float64, n_actions=2), torch.device("cpu")
-    context = Context(torch.tensor(seeds), N, spec, device, torch.float64, B, 1000, updates)
-    agent = DQN(gamma=0.9, n_step=1, loss="huber", target={"tau": 1.0, "every": None, "episodes": None})
-    start, end = beta
-    return PrioritizedBuffer(
-        context, agent, capacity=capacity, alpha=alpha, beta_start=start, beta_end=end, epsilon=epsilon
+    beside = context(
+        seeds, N, (1,), torch.float64, dtype=torch.float64, batch_size=B, total_updates=updates
     )
+    keys = {"capacity": capacity, "alpha": alpha, "beta_start": beta[0], "beta_end": beta[1]}
+    config = node("buffer", "per", **keys)
+    # An epsilon of 0, which no config may have, makes priorities round numbers.
+    config = dataclasses.replace(config, epsilon=epsilon)
+    return registry.build("buffer", config, beside, rule("dqn", n_step=1))
 
 
 def add(
@@ -53,7 +56,7 @@ def prioritise(buffer: PrioritizedBuffer, S: int, td_abs: list[float] | Tensor) 
 
 def priorities(buffer: PrioritizedBuffer, S: int, capacity: int) -> Tensor:
     """[S, capacity], of all slots."""
-    return buffer._tree._levels[0].view(S, -1)[:, :capacity]
+    return buffer.state_dict()["tree0"].view(S, -1)[:, :capacity]
 
 
 def count(buffer: PrioritizedBuffer, size: int, steps: int) -> np.ndarray:
@@ -233,19 +236,17 @@ def test_effective_sample_size_lies_between_one_and_the_batch_size():
     assert all(1 <= n <= 100 for n in effective([1, 1e3, 1e6, 1e9], 1.0))
 
 
-def test_steps_drawn_ahead_as_tensors_give_the_batches_of_int_steps():
-    buffer, ahead = make([0, 1], 50, epsilon=0.01), make([0, 1], 50, epsilon=0.01)
-    for first in (0, 7, 40):
-        ahead.draw_ahead(torch.tensor(first), 7)
-        for step in range(first, first + 7):
-            add(buffer, 2, 1, first=step)
-            add(ahead, 2, 1, first=step, count=torch.tensor)
-            batch = buffer.sample(step + 1, step)
-            tensors = ahead.sample(torch.tensor(step + 1), torch.tensor(step))
-            for name in ("index", "obs", "weight"):
-                torch.testing.assert_close(getattr(tensors, name), getattr(batch, name))
-            for one in (buffer, ahead):
-                one.update_priorities(batch.index, (batch.index * 7 + step) % 5 + 1.0)
+def test_steps_counted_by_tensors_give_the_batches_of_int_steps():
+    buffer, by_tensors = make([0, 1], 50, epsilon=0.01), make([0, 1], 50, epsilon=0.01)
+    for step in range(47):
+        add(buffer, 2, 1, first=step)
+        add(by_tensors, 2, 1, first=step, count=torch.tensor)
+        batch = buffer.sample(step + 1, step)
+        tensors = by_tensors.sample(torch.tensor(step + 1), torch.tensor(step))
+        for name in ("index", "obs", "weight"):
+            torch.testing.assert_close(getattr(tensors, name), getattr(batch, name))
+        for one in (buffer, by_tensors):
+            one.update_priorities(batch.index, (batch.index * 7 + step) % 5 + 1.0)
 
 
 @pytest.mark.parametrize("seed", [7, 3, 2**40])
@@ -260,8 +261,7 @@ def test_a_seed_samples_alone_as_it_does_in_company(seed: int):
             batch = buffer.sample(4 * (step + 1), step)
             # Priorities differ between seeds, so that one seed's maximum in another would show.
             buffer.update_priorities(batch.index, scale * (1 + (batch.index * 7 + step) % 5))
-            # A copy: the buffer writes the next weights into the same tensor.
-            batches.append((batch.index[row], batch.weight[row].clone(), batch.obs[row]))
+            batches.append((batch.index[row], batch.weight[row], batch.obs[row]))
         return batches
 
     for together, reversed_, alone in zip(run(company), run(company[::-1]), run([seed]), strict=True):
@@ -273,6 +273,6 @@ def test_a_seed_samples_alone_as_it_does_in_company(seed: int):
 def test_bytes_are_those_of_the_ring_and_the_tree():
     slot = 2 * 8 + 4 * 8  # obs and next obs; action, reward, two flags
     buffer = make([0, 1], 3000)
-    tree = sum(level.nbytes for level in buffer._tree._levels)
+    tree = sum(levels.nbytes for name, levels in buffer.state_dict().items() if name.startswith("tree"))
     assert tree >= 2 * 3000 * 8
     assert buffer.n_bytes == 2 * 3000 * slot + tree

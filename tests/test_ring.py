@@ -6,12 +6,13 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from helpers import context
+from tables import rule
 from torch import Tensor
 
-from dqn_exp.agents.dqn import DQN
 from dqn_exp.buffers.ring import Ring
-from dqn_exp.registry import ConfigError
-from dqn_exp.types import Batch, Context, Spec, Transition
+from dqn_exp.config.problems import ConfigError
+from dqn_exp.interfaces import Batch, Transition
 
 
 def make(
@@ -23,12 +24,9 @@ def make(
     obs_shape: tuple[int, ...] = (3,),
     obs_dtype: torch.dtype = torch.float64,
 ) -> Ring:
-    spec = Spec(obs_shape, obs_dtype, n_actions=2)
-    seeds, dtype = torch.arange(S), torch.float64
-    context = Context(seeds, N, spec, torch.device("cpu"), dtype, 8, total_steps=100, total_updates=10)
-    target = {"tau": 1.0, "every": None, "episodes": None}
-    agent = DQN(gamma=gamma, n_step=n, loss="huber", target=target)
-    return Ring(context, agent, capacity)
+    """The base of all buffers, for S seeds and N envs each."""
+    beside = context(range(S), N, obs_shape, obs_dtype, dtype=torch.float64)
+    return Ring(beside, rule("dqn", gamma=gamma, n_step=n), capacity)
 
 
 def gather_all(ring: Ring, size: int, S: int = 1) -> Batch:
@@ -91,7 +89,7 @@ def test_ring_equals_a_naive_twin_before_and_after_wraparound(n: int, N: int, en
             ]
             for s in range(S)
         ]
-        assert ring.add(transition(rows), count(time * N)) == time % T * N
+        assert ring.store(transition(rows), count(time * N)) == time % T * N
         for (s, e), twin in twins.items():
             twin.append(rows[s][e])
         size = int(ring.size(count((time + 1) * N)))
@@ -109,10 +107,10 @@ def test_ring_equals_a_naive_twin_before_and_after_wraparound(n: int, N: int, en
 
 
 def play(ring: Ring, kinds: str) -> Batch:
-    """Add rewards 1, 2, 4, ... with obs 0, 1, 2, ...: '.' goes on, 'T' terminates, 'C' is cut off."""
+    """Add rewards 1, 2, 4, ... with obs 0, 1, 2, ...: '.' continues, 'T' terminates, 'C' is cut off."""
     for time, kind in enumerate(kinds):
         row = Row((0, 0, time), 0, 2.0**time, (0, 0, time + 0.5), kind == "T", kind == "C")
-        ring.add(transition([[row]]), time)
+        ring.store(transition([[row]]), time)
     return gather_all(ring, min(len(kinds), ring.capacity))
 
 
@@ -145,7 +143,7 @@ def test_windows_worked_by_hand(n: int, kinds: str, rewards, discounts, last):
 @pytest.mark.parametrize("n", [1, 3])
 def test_termination_wins_when_the_time_limit_falls_on_the_same_step(n: int):
     ring = make(4, n)
-    ring.add(transition([[Row((0, 0, 0), 0, 1.0, (0, 0, 0.5), True, True)]]), 0)
+    ring.store(transition([[Row((0, 0, 0), 0, 1.0, (0, 0, 0.5), True, True)]]), 0)
     assert gather_all(ring, 1).discount.tolist() == [[0.0]]
 
 
@@ -164,7 +162,7 @@ def test_observations_keep_their_dtype_and_values(dtype: torch.dtype):
     ring = make(4, obs_shape=(2, 2), obs_dtype=dtype)
     obs = torch.tensor([[[[0, 255], [127, 1]]]]).to(dtype)
     flags = torch.zeros(1, 1, dtype=torch.bool)
-    ring.add(Transition(obs, flags.long(), torch.ones(1, 1), obs // 2, flags, flags), 0)
+    ring.store(Transition(obs, flags.long(), torch.ones(1, 1), obs // 2, flags, flags), 0)
     batch = gather_all(ring, 1)
     assert batch.obs.dtype == batch.next_obs.dtype == dtype
     assert torch.equal(batch.obs, obs)
@@ -176,7 +174,7 @@ def test_observations_keep_their_dtype_and_values(dtype: torch.dtype):
 def test_a_stored_observation_is_a_copy():
     ring = make(4)
     rows = transition([[Row((0, 0, 7), 0, 1.0, (0, 0, 7.5), False, False)]])
-    ring.add(rows, 0)
+    ring.store(rows, 0)
     rows.obs.zero_()
     assert gather_all(ring, 1).obs.tolist() == [[[0, 0, 7]]]
 

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 import torch
-from tables import batch, networks, rule
+from tables import batch, networks, q_of, rule, target_of
 from torch import Tensor
 
 from dqn_exp import rng
-from dqn_exp.registry import names
-from dqn_exp.types import Agent, Batch, Networks
+from dqn_exp.config import schema
+from dqn_exp.interfaces import Agent, Batch, Loss, Networks
 
 STATES, A, B = 4, 3, 5
 VALUE = {"loss": "huber"}
@@ -27,6 +27,15 @@ NODES: list[dict[str, Any]] = [
     *({**IQN, "double": double} for double in (False, True)),
 ]
 every_rule = pytest.mark.parametrize("node", NODES, ids=lambda node: "-".join(map(str, node.values())))
+
+
+def make(node: dict[str, Any]) -> Agent:
+    return rule(node["name"], **node)
+
+
+def fields(loss: Loss) -> list[Tensor]:
+    """The loss, the priority and all metrics."""
+    return [loss.loss, loss.priority, *loss.metrics.values()]
 
 
 def tables(agent: Agent, n: int = 3) -> list[Tensor]:
@@ -54,12 +63,12 @@ def minibatch(discount: float) -> Batch:
 
 
 def test_every_rule_is_tested_here() -> None:
-    assert {node["name"] for node in NODES} == set(names("agent"))
+    assert {node["name"] for node in NODES} == set(schema.PARTS["agent"])
 
 
 @every_rule
 def test_a_terminated_episode_does_not_bootstrap_and_a_truncated_one_does(node: dict) -> None:
-    agent = rule(**node)
+    agent = make(node)
     online, target, selector = tables(agent)
     others = [table.clone() for table in (target, selector)]
     for table in others:
@@ -68,40 +77,40 @@ def test_a_terminated_episode_does_not_bootstrap_and_a_truncated_one_does(node: 
         b = minibatch(discount)
         one = agent.loss(nets(agent, online, target, selector), b)
         two = agent.loss(nets(agent, online, *others), b)
-        assert torch.equal(one.q, two.q)
-        for x, y in ((one.target, two.target), (one.loss, two.loss)):
+        assert torch.equal(q_of(one), q_of(two))
+        for x, y in ((target_of(one), target_of(two)), (one.loss, two.loss)):
             moved = (x - y).abs()
             assert moved.min() > 1e-3 if bootstraps else moved.max() < 1e-12
 
 
 @every_rule
 def test_the_target_of_a_terminal_transition_is_its_reward(node: dict) -> None:
-    agent = rule(**({**node, "alpha": 0.0} if "alpha" in node else node))
-    y = agent.loss(nets(agent, *tables(agent)), minibatch(discount=0.0)).target
+    agent = make(node | {"alpha": 0.0} if "alpha" in node else node)
+    y = target_of(agent.loss(nets(agent, *tables(agent)), minibatch(discount=0.0)))
     assert torch.allclose(y, minibatch(0.0).reward, atol=1e-7, rtol=0.0)
 
 
 @every_rule
 def test_the_online_network_is_not_asked_about_the_states_bootstrapped_from(node: dict) -> None:
     """The selector has its parameters, but noise of its own, and no gradient to keep."""
-    agent = rule(**node)
+    agent = make(node)
     online, target, selector = tables(agent)
     other = online.clone()
     other[2:] = other[2:].roll(1, dims=1)  # another action is best
     one, two = (agent.loss(nets(agent, x, target, selector), minibatch(0.9)) for x in (online, other))
-    assert all(torch.equal(x, y) for x, y in zip(one, two, strict=True))
+    assert all(torch.equal(x, y) for x, y in zip(fields(one), fields(two), strict=True))
 
 
 @every_rule
 def test_no_gradient_reaches_the_target_or_the_selector(node: dict) -> None:
-    agent = rule(**node)
+    agent = make(node)
     online, target, selector = (table.requires_grad_() for table in tables(agent))
     loss = agent.loss(nets(agent, online, target, selector), minibatch(0.9))
     loss.loss.sum().backward()
     assert target.grad is None
     assert selector.grad is None
     assert online.grad is not None
-    assert not any(field.requires_grad for field in loss[1:])
+    assert not any(field.requires_grad for field in fields(loss)[1:])
     chosen = torch.zeros(STATES, A, dtype=torch.bool)
     chosen[[0, 1, 0, 1, 0], [0, 1, 2, 2, 1]] = True
     reached = online.grad.view(STATES, A, -1).abs().sum(-1) > 0
@@ -110,7 +119,7 @@ def test_no_gradient_reaches_the_target_or_the_selector(node: dict) -> None:
 
 @every_rule
 def test_gradients_equal_finite_differences(node: dict) -> None:
-    agent = rule(**node)
+    agent = make(node)
     table, target, selector = tables(agent)
 
     def loss(online: Tensor) -> Tensor:
@@ -121,9 +130,9 @@ def test_gradients_equal_finite_differences(node: dict) -> None:
 
 @every_rule
 def test_a_loss_has_one_finite_number_for_each_transition(node: dict) -> None:
-    agent = rule(**node)
+    agent = make(node)
     loss = agent.loss(nets(agent, *tables(agent)), minibatch(0.9))
-    for field in loss:
+    for field in fields(loss):
         assert field.shape == (1, B)
         assert field.dtype == torch.float64
         assert field.isfinite().all()
@@ -132,9 +141,9 @@ def test_a_loss_has_one_finite_number_for_each_transition(node: dict) -> None:
 
 @every_rule
 def test_importance_weights_are_left_to_the_learner(node: dict) -> None:
-    agent = rule(**node)
+    agent = make(node)
     b = minibatch(0.9)
     one = agent.loss(nets(agent, *tables(agent)), b)
     b.weight = b.weight * 100.0
     two = agent.loss(nets(agent, *tables(agent)), b)
-    assert all(torch.equal(x, y) for x, y in zip(one, two, strict=True))
+    assert all(torch.equal(x, y) for x, y in zip(fields(one), fields(two), strict=True))

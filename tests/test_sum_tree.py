@@ -33,7 +33,7 @@ def build(leaves: list[list[float]]) -> SumTree:
 
 def leaves_of(tree: SumTree, n_leaves: int) -> torch.Tensor:
     """Priorities [2, C] of all leaves of both seeds."""
-    return tree._levels[0].view(2, -1)[:, :n_leaves]
+    return tree.state_dict()["tree0"].view(2, -1)[:, :n_leaves]
 
 
 def naive_find(leaves: np.ndarray, mass: np.ndarray) -> list[list[int]]:
@@ -143,7 +143,7 @@ def test_seeds_do_not_touch_each_other():
 @pytest.mark.parametrize("n_leaves", CAPACITIES)
 def test_bytes_are_those_of_all_levels(n_leaves: int):
     tree = SumTree(3, n_leaves, CPU)
-    tensors = tree._levels
+    tensors = list(tree.state_dict().values())  # the levels, leaves first
     fits = [n_leaves <= FANOUT ** (parents + 1) for parents in range(len(tensors))]
     assert fits == [False] * (len(tensors) - 1) + [True]  # no more levels than needed
     assert len(tensors[0]) >= 3 * n_leaves

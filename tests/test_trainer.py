@@ -1,25 +1,27 @@
-"""The training loop: its cadence, and that what it learns is right where the right values are known."""
+"""The training: its cadence, and that what it learns is right where the right values are known."""
 
-import csv
-from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from helpers import rows, tiny_run
 
-from dqn_exp.experiment import Experiment
-from dqn_exp.types import EPISODE_LOG, Batch
-
-Make = Callable[..., Experiment]
+from dqn_exp import Run
+from dqn_exp.interfaces import EPISODE_LOG, Batch
 
 LEARN = [
     "seeds=2",
     "agent.gamma=0.9",
-    "agent.target.tau=0.05",
+    "agent.loss=huber",
+    "optim=adam",
     "optim.lr=3e-3",
-    "optim.weight_decay=0",
+    "optim.eps=1e-8",
+    "optim.anneal=true",
+    "optim.clip={kind:norm,max:10}",
     "exploration=constant",
     "exploration.start=1.0",
     "train.every=1",
+    "train.updates=1",
     "total_steps=2000",
     "buffer.capacity=2000",
     "net.hidden=[32]",
@@ -32,72 +34,69 @@ def chain(length: int, reward: float, bonus: float, terminates: bool) -> list[st
     return [f"env.id={env}", f"+env.kwargs={kwargs}"]
 
 
-def learned_q(experiment: Experiment, length: int) -> torch.Tensor:
+def target(tau: float) -> str:
+    return f"agent.target={{tau:{tau},every:null,episodes:null}}"
+
+
+def learned_q(folder: Path, length: int, *overrides: str) -> torch.Tensor:
     """Q-values [S, states, A] of the probe's one-hot states."""
-    experiment.run()
-    states = torch.eye(length).expand(len(experiment.seeds), -1, -1)
-    return experiment.learner.q(states)
+    run = tiny_run(folder, *LEARN, *overrides)
+    run.run()
+    return run.parts.learner.q(torch.eye(length).expand(2, -1, -1))
 
 
 @pytest.mark.parametrize("agent", ["dqn", "ddqn"])
 @pytest.mark.parametrize("buffer", ["uniform", "per"])
 @pytest.mark.parametrize("net", ["mlp", "dueling"])
 def test_one_step_episodes_are_worth_their_reward(
-    make: Make, agent: str, buffer: str, net: str
+    tmp_path: Path, agent: str, buffer: str, net: str
 ) -> None:
-    parts = [f"agent={agent}", f"buffer={buffer}", f"net={net}"]
-    q = learned_q(make(*LEARN, *parts, *chain(1, 1.0, 0.5, terminates=True)), 1)
+    parts = [f"agent={agent}", f"buffer={buffer}", f"net={net}", "agent.n_step=10", target(0.05)]
+    parts += ["net.stream_hidden=[32]"] if net == "dueling" else []
+    q = learned_q(tmp_path, 1, *parts, *chain(1, 1.0, 0.5, terminates=True))
     torch.testing.assert_close(q, torch.tensor([1.0, 1.5]).expand_as(q), atol=0.05, rtol=0)
 
 
 @pytest.mark.parametrize("n_step", [1, 3])
 @pytest.mark.parametrize("agent", ["dqn", "ddqn"])
-def test_values_are_discounted_backwards_along_a_chain(make: Make, agent: str, n_step: int) -> None:
+def test_values_are_discounted_backwards_along_a_chain(tmp_path: Path, agent: str, n_step: int) -> None:
     # Every step pays 1 whatever the action, so all returns agree: 1 + .9 + .81, 1 + .9, 1.
-    experiment = make(
-        *LEARN, f"agent={agent}", f"agent.n_step={n_step}", *chain(3, 1.0, 0.0, terminates=True)
-    )
-    q = learned_q(experiment, 3)
+    parts = [f"agent={agent}", "net=mlp", "buffer=uniform", f"agent.n_step={n_step}", target(0.05)]
+    q = learned_q(tmp_path, 3, *parts, *chain(3, 1.0, 0.0, terminates=True))
     expected = torch.tensor([2.71, 1.9, 1.0]).unsqueeze(1).expand_as(q)
     torch.testing.assert_close(q, expected, atol=0.05, rtol=0)
 
 
 @pytest.mark.parametrize("n_step", [1, 3])
-def test_a_truncated_episode_still_bootstraps(make: Make, n_step: int) -> None:
+def test_a_truncated_episode_still_bootstraps(tmp_path: Path, n_step: int) -> None:
     # Cut off after 5 steps, but the chain has no end: Q = 1 / (1 - .9) = 10, whereas a truncation
     # taken for an end would give at most 1 + .9 + ... + .9^4 = 4.1.
-    experiment = make(
-        *LEARN, f"agent.n_step={n_step}", "agent.target.tau=0.2", *chain(2, 1.0, 0.0, terminates=False)
-    )
-    q = learned_q(experiment, 2)
+    parts = ["agent=ddqn", "net=mlp", "buffer=uniform", f"agent.n_step={n_step}", target(0.2)]
+    q = learned_q(tmp_path, 2, *parts, *chain(2, 1.0, 0.0, terminates=False))
     torch.testing.assert_close(q, torch.full_like(q, 10.0), atol=0.5, rtol=0)
 
 
-def column(experiment: Experiment, tag: str) -> list[tuple[int, float]]:
-    with (experiment.run_dir / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    return [(int(row["step"]), float(row["value"])) for row in rows if row["tag"] == tag]
+def column(run: Run, tag: str) -> list[tuple[int, float]]:
+    found = rows(run.folder.path / "metrics.csv")
+    return [(int(row["step"]), float(row["value"])) for row in found if row["tag"] == tag]
 
 
-def test_logs_and_evaluations_come_at_their_intervals_and_at_the_end(make: Make) -> None:
-    experiment = make("log.every=80", "eval.every=120")
-    experiment.run()
-    assert [step for step, _ in column(experiment, "train/epsilon")] == [80, 160, 240, 300]
-    assert [step for step, _ in column(experiment, "train/td_loss")] == [80, 160, 240, 300]
-    assert [step for step, _ in column(experiment, "eval/return_mean")] == [120, 240, 300]
+def test_logs_and_evaluations_come_at_their_intervals_and_at_the_end(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path, "log.every=80", "eval.every=120", "exploration=linear")
+    run.run()
+    assert [step for step, _ in column(run, "train/epsilon")] == [80, 160, 240, 300]
+    assert [step for step, _ in column(run, "train/td_loss")] == [80, 160, 240, 300]
+    assert [step for step, _ in column(run, "eval/return_mean")] == [120, 240, 300]
 
 
 @pytest.mark.parametrize("backend", ["gymnasium", "native"])
 @pytest.mark.parametrize("n", [1, 3])
-def test_every_episode_is_recorded_however_rare_the_logs(make: Make, backend: str, n: int) -> None:
+def test_every_episode_is_recorded_however_rare_the_logs(tmp_path: Path, backend: str, n: int) -> None:
     steps = 3 * (EPISODE_LOG + 7) * n  # more than an env need remember
     rare = [f"{key}={steps}" for key in ("total_steps", "log.every", "eval.every", "train.every")]
-    experiment = make(*rare, f"env.backend={backend}", f"env.n={n}", "seeds=2")
-    experiment.run()
-    with (experiment.run_dir / "episodes.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    tiny_run(tmp_path, *rare, f"env.backend={backend}", f"env.n={n}", "seeds=2").run()
     for seed in ("0", "1"):
-        episodes = [row for row in rows if row["seed"] == seed]
+        episodes = [row for row in rows(tmp_path / "episodes.csv") if row["seed"] == seed]
         assert [int(row["episode"]) for row in episodes] == list(range(len(episodes)))
         ends = [int(row["step"]) for row in episodes]
         assert ends == sorted(ends)
@@ -109,7 +108,7 @@ def test_every_episode_is_recorded_however_rare_the_logs(make: Make, backend: st
 @pytest.mark.parametrize(
     ("overrides", "updates"),
     [
-        ([], 131),  # steps 40, 42, ..., 300
+        (["train.every=2"], 131),  # steps 40, 42, ..., 300
         (["train.every=7", "train.updates=3"], 3 * 37),  # steps 42, 49, ..., 294
         (["train.every=1", "env.n=3"], 261),  # a step of three envs passes three multiples
         (["train.every=1", "env.n=3", "train.learning_starts=41"], 261),  # begins with 40, 41, 42
@@ -117,41 +116,41 @@ def test_every_episode_is_recorded_however_rare_the_logs(make: Make, backend: st
     ],
 )
 def test_updates_keep_their_ratio_to_env_steps(
-    make: Make, monkeypatch: pytest.MonkeyPatch, overrides: list[str], updates: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], updates: int
 ) -> None:
-    experiment = make(*overrides)
+    run = tiny_run(tmp_path, *overrides)
     calls = []
-    update = experiment.learner.update
+    update = run.parts.learner.update
 
     def counted(batch: Batch, env_step: int, gradient_step: int, rate: float) -> torch.Tensor:
         calls.append(gradient_step)
         return update(batch, env_step, gradient_step, rate)
 
-    monkeypatch.setattr(experiment.learner, "update", counted)
-    experiment.run()
+    monkeypatch.setattr(run.parts.learner, "update", counted)
+    run.run()
     assert calls == list(range(updates))
-    assert updates == experiment.context.total_updates
+    assert updates == run.parts.context.total_updates
 
 
-def test_the_learning_rate_falls_to_zero_and_beta_rises_to_one(make: Make) -> None:
-    experiment = make("buffer=per", "buffer.capacity=210", "log.every=50")
-    experiment.run()
-    rates = [value for _, value in column(experiment, "train/lr")]
+def test_the_learning_rate_falls_to_zero_and_beta_rises_to_one(tmp_path: Path) -> None:
+    anneal = ["optim=adamw", "optim.lr=3e-3", "optim.anneal=true", "log.every=50"]
+    run = tiny_run(tmp_path, "buffer=per", "buffer.beta_start=0.4", "buffer.beta_end=1", *anneal)
+    run.run()
+    rates = [value for _, value in column(run, "train/lr")]
     assert rates == pytest.approx([3e-3 * (1 - step / 300) for step in range(50, 301, 50)], abs=1e-12)
-    betas = [value for _, value in column(experiment, "buffer/beta")]
+    betas = [value for _, value in column(run, "buffer/beta")]
     assert betas == sorted(betas)
+    assert betas[0] < 0.6
     assert betas[-1] == pytest.approx(1.0, abs=0.01)
 
 
-def test_a_hard_target_moves_only_at_its_multiples(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    experiment = make("agent.target={tau:1,every:90}")
-    moves = []
-    update_target = experiment.learner.update_target
-
-    def counted() -> None:
-        moves.append(experiment.env._steps)
-        update_target()
-
-    monkeypatch.setattr(experiment.learner, "update_target", counted)
-    experiment.run()
+def test_a_hard_target_moves_only_at_its_multiples(tmp_path: Path) -> None:
+    parts = tiny_run(tmp_path, "agent.target={tau:1,every:90}", "train.every=2").parts
+    moves, before = [], parts.learner.target.params.clone()
+    for step in range(1, 301):
+        parts.loop.advance(step)
+        if not torch.equal(parts.learner.target.params, before):
+            moves.append(step)
+            before = parts.learner.target.params.clone()
+            assert torch.equal(before, parts.learner.params)
     assert moves == [90, 180, 270]

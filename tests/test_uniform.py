@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from helpers import context, part
+from tables import rule
 
-from dqn_exp.agents.dqn import DQN
 from dqn_exp.buffers.uniform import UniformBuffer
-from dqn_exp.types import Batch, Context, Spec, Transition
+from dqn_exp.interfaces import Batch, Transition
 
 
 def filled(seeds: list[int], capacity: int, stored: int, B: int = 16, N: int = 1) -> UniformBuffer:
     """A buffer after `stored` transitions a seed; its rewards are seed value + time / 1000."""
-    spec, seed = Spec((1,), torch.float64, n_actions=2), torch.tensor(seeds)
-    context = Context(seed, N, spec, torch.device("cpu"), torch.float64, B, 100, 10)
-    agent = DQN(gamma=0.9, n_step=3, loss="huber", target={"tau": 1.0, "every": None, "episodes": None})
-    buffer = UniformBuffer(context, agent, capacity=capacity)
+    beside = context(seeds, N, (1,), torch.float64, dtype=torch.float64, batch_size=B)
+    buffer = part("buffer", "uniform", beside, rule("dqn", n_step=3), capacity=capacity)
+    seed = torch.tensor(seeds)
     ones = torch.ones(len(seeds), N)
     for time in range(stored // N):
         reward = (seed[:, None] + time / 1000) * ones
@@ -105,16 +105,14 @@ def test_steps_draw_different_batches_and_the_same_step_the_same():
     assert not torch.equal(first, second)
 
 
-def test_steps_drawn_ahead_as_tensors_give_the_batches_of_int_steps():
-    buffer, ahead = filled([0, 1], 50, 50), filled([0, 1], 50, 50)
-    for first in (0, 70, 71):
-        ahead.draw_ahead(torch.tensor(first), 5)
-        for step in range(first, first + 5):
-            for env_step in (30, 50, 120):
-                tensors = ahead.sample(torch.tensor(env_step), torch.tensor(step))
-                batch = buffer.sample(env_step, step)
-                assert torch.equal(tensors.index, batch.index)
-                assert torch.equal(tensors.reward, batch.reward)
+def test_steps_counted_by_tensors_give_the_batches_of_int_steps():
+    buffer, by_tensors = filled([0, 1], 50, 50), filled([0, 1], 50, 50)
+    for step in (0, 1, 70, 75, 2):
+        for env_step in (30, 50, 120):
+            tensors = by_tensors.sample(torch.tensor(env_step), torch.tensor(step))
+            batch = buffer.sample(env_step, step)
+            assert torch.equal(tensors.index, batch.index)
+            assert torch.equal(tensors.reward, batch.reward)
 
 
 @pytest.mark.parametrize("seed", [7, 3, 2**40])

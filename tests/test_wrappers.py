@@ -1,42 +1,34 @@
-"""What wrappers change, step by step, on real environments."""
+"""What the reward wrappers change, on real environments."""
 
 import gymnasium
 import pytest
-
-from dqn_exp.registry import build, discover
-
-discover("dqn_exp.envs")
-OUTCOME = {"name": "outcome_reward", "success_steps": 195}
-TERMINAL = {"name": "time_limit_is_terminal"}
+from helpers import part
 
 
-def play(env: gymnasium.Env, balance: bool) -> list[tuple[float, bool, bool]]:
-    """Reward, terminated and truncated of each step of an episode."""
-    obs, _ = env.reset(seed=0)
-    steps = []
-    while not steps or not (steps[-1][1] or steps[-1][2]):
-        action = int(0.1 * obs[0] + 0.5 * obs[1] + 2.0 * obs[2] + obs[3] > 0) if balance else 0
-        obs, reward, terminated, truncated, _ = env.step(action)
-        steps.append((float(reward), terminated, truncated))
-    return steps
+def rewards(id: str, *wrappers: dict) -> set[float]:
+    """The rewards of the first steps of an env in wrappers, innermost first."""
+    env = gymnasium.make(id)
+    for wrapper in wrappers:
+        env = part("wrapper", wrapper["name"], env, **wrapper)
+    env.reset(seed=0)
+    return {float(env.step(0)[1]) for _ in range(5)}
 
 
-def test_the_outcome_of_an_episode_is_its_only_reward() -> None:
-    env = build("wrapper", OUTCOME, gymnasium.make("CartPole-v1", max_episode_steps=200))
-    won = play(env, balance=True)
-    assert won == [(0.0, False, False)] * 199 + [(1.0, False, True)]
-    lost = play(env, balance=False)  # counts its steps anew
-    assert lost == [(0.0, False, False)] * (len(lost) - 1) + [(-1.0, True, False)]
+CLIP = {"name": "clip_reward", "low": -0.25, "high": 0.5}
+SCALE = {"name": "scale_reward", "factor": 0.125}
 
 
-@pytest.mark.parametrize(("limit", "outcome"), [(195, -1.0), (196, 1.0)])
-def test_a_success_is_longer_than_success_steps(limit: int, outcome: float) -> None:
-    env = build("wrapper", OUTCOME, gymnasium.make("CartPole-v1", max_episode_steps=limit))
-    assert play(env, balance=True)[-1][0] == outcome
+# CartPole pays 1 a step, MountainCar -1.
+@pytest.mark.parametrize(("id", "clipped"), [("CartPole-v1", 0.5), ("MountainCar-v0", -0.25)])
+def test_rewards_are_clipped_to_both_ends_of_a_range(id: str, clipped: float) -> None:
+    assert rewards(id, CLIP) == {clipped}
 
 
-def test_a_time_limit_may_count_as_a_terminal_state() -> None:
-    env = build("wrapper", TERMINAL, gymnasium.make("CartPole-v1", max_episode_steps=30))
-    assert play(env, balance=True) == [(1.0, False, False)] * 29 + [(1.0, True, False)]
-    fell = play(env, balance=False)
-    assert fell == [(1.0, False, False)] * (len(fell) - 1) + [(1.0, True, False)]
+@pytest.mark.parametrize(("id", "scaled"), [("CartPole-v1", 0.125), ("MountainCar-v0", -0.125)])
+def test_rewards_are_multiplied_by_a_factor(id: str, scaled: float) -> None:
+    assert rewards(id, SCALE) == {scaled}
+
+
+def test_wrappers_apply_from_the_innermost_one_outwards() -> None:
+    assert rewards("CartPole-v1", SCALE, CLIP) == {0.125}
+    assert rewards("CartPole-v1", CLIP, SCALE) == {0.0625}

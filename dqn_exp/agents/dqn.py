@@ -1,6 +1,6 @@
 """DQN. Mnih et al. 2015, "Human-level control through deep reinforcement learning".
 
-Deviations: n-step returns, a target network that may move softly, Huber or squared loss; all configurable.
+Deviations, all configurable: n-step returns, a target network that may move softly, the loss.
 """
 
 from torch import Tensor

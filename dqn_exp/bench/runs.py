@@ -12,11 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from dqn_exp.bench.timing import report
-from dqn_exp.evaluation import confidence_interval, interquartile_mean
+from dqn_exp.run.evaluation import confidence_interval, interquartile_mean
 
-TRAIN = Path(__file__).parents[2] / "train.py"
 SOLVED = 475  # mean greedy return on CartPole-v1
-SEEDS = 20
 ONE_STEP = [  # a run of one env step; what else a run does is there, but next to nothing of it
     "total_steps=2", "train.learning_starts=1", "train.batch_size=1", "eval.every=2",
     "eval.episodes=1", "eval.final_episodes=1", "env.max_episode_steps=1",
@@ -26,7 +24,7 @@ ONE_STEP = [  # a run of one env step; what else a run does is there, but next t
 def _launch(cwd: str, *arguments: str, cache: str | None = None) -> subprocess.Popen[bytes]:
     env = os.environ | ({"TORCHINDUCTOR_CACHE_DIR": cache} if cache else {})
     return subprocess.Popen(
-        [sys.executable, str(TRAIN), *arguments],
+        [sys.executable, "-m", "dqn_exp", "train", *arguments],
         cwd=cwd,
         env=env,
         stdout=subprocess.DEVNULL,
@@ -53,20 +51,21 @@ def startup(out: Path) -> None:
     report("startup", table, out)
 
 
-def solve(out: Path, processes: int) -> None:
-    """Launch to a certified solve: 20 seeds of the default recipe, native, cold and warm compiler."""
+def solve(out: Path, first: int, seeds: int, processes: int) -> None:
+    """From the command to solved seeds: the default recipe, native, cold and warm compiler cache."""
     table = []
     with tempfile.TemporaryDirectory() as cache:
         for start in ("cold", "warm"):
             with tempfile.TemporaryDirectory() as folder:
                 began = time.perf_counter()
-                share = SEEDS // processes
+                share = -(-seeds // processes)
                 runs = [
                     _launch(
-                        folder, "env.backend=native", "compile=true", f"seed={first}",
-                        f"seeds={share}", f"hydra.run.dir={folder}/{first}", cache=cache,
+                        folder, "env.backend=native", "compile=true", f"seed={begin}",
+                        f"seeds={min(share, first + seeds - begin)}",
+                        f"hydra.run.dir={folder}/{begin}", cache=cache,
                     )
-                    for first in range(0, SEEDS, share)
+                    for begin in range(first, first + seeds, share)
                 ]  # fmt: skip
                 codes = [run.wait() for run in runs]
                 seconds = time.perf_counter() - began

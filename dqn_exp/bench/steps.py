@@ -1,33 +1,31 @@
 """Microseconds per env step, and per sample of a prioritised buffer."""
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._higher_order_ops import while_loop
 
-from dqn_exp import config, registry
+import dqn_exp
+from dqn_exp import registry
 from dqn_exp.bench.baselines import TutorialLoop, cpprb, installed, products, stable_baselines3
 from dqn_exp.bench.timing import Case, interleave, report, rows
-from dqn_exp.compilation import Graph
-from dqn_exp.experiment import Experiment
-from dqn_exp.loop import AHEAD, Loop
-from dqn_exp.types import Context, Spec
+from dqn_exp.compiled.graph import Graph, while_loop
+from dqn_exp.compiled.loops import PERIODS
+from dqn_exp.interfaces import Context, Spec
+from dqn_exp.loop import Loop
 
 NATIVE = "env.backend=native"
-SLICE = 4 * AHEAD  # env steps: whole calls of compiled code, several, as in a run
+SLICE = 4 * PERIODS  # env steps: whole calls of compiled code, several, as in a run
 NOT_INSTALLED = 'not installed: pip install -e ".[bench]"'
 
 
 def learning_loop(*overrides: str) -> Loop:
-    """The inner loop of the experiment that overrides describe, past its first updates."""
-    with tempfile.TemporaryDirectory() as folder:
-        experiment = Experiment(config.compose(*overrides), Path(folder))
-    loop = experiment.loop()
-    for stop in range(500, experiment.config["train"]["learning_starts"] + 1000, 500):
+    """The training loop of the config that overrides describe, past its first updates."""
+    config = dqn_exp.compose(*overrides)
+    loop = dqn_exp.build(config).loop
+    for stop in range(500, config.train.learning_starts + 1000, 500):
         loop.advance(stop)
         loop.env.take_episodes()
     return loop
@@ -101,7 +99,7 @@ def per(out: Path) -> None:
     else:
         table.append({"case": "cpprb", "us": NOT_INSTALLED})
     cases = {
-        (kind, capacity): Case(f"{kind}, {capacity:.0e}", make(capacity), units=AHEAD)
+        (kind, capacity): Case(f"{kind}, {capacity:.0e}", make(capacity), units=PERIODS)
         for kind, make in kinds.items()
         for capacity in capacities
     }
@@ -127,9 +125,9 @@ def _sampling(capacity: int, compiled: bool) -> Callable[[int], None]:
     B, device = 128, torch.device("cpu")
     seeds, spec = torch.arange(1), Spec((4,), torch.float32, 2)
     context = Context(seeds, 1, spec, device, torch.float32, B, 10**6, 10**6)
-    default = config.compose("buffer=per", f"buffer.capacity={capacity}", "agent.n_step=1")
-    agent = registry.build("agent", default["agent"])
-    buffer = registry.build("buffer", default["buffer"], context, agent)
+    config = dqn_exp.compose("buffer=per", f"buffer.capacity={capacity}", "agent.n_step=1")
+    agent = registry.build("agent", config.agent, context)
+    buffer = registry.build("buffer", config.buffer, context, agent)
     td_abs = torch.rand(1, B, generator=torch.Generator().manual_seed(0))
     for first in range(0, capacity, B):  # priorities for all, as after a long run
         buffer.update_priorities(
@@ -144,14 +142,14 @@ def _sampling(capacity: int, compiled: bool) -> Callable[[int], None]:
         ).sum()  # fmt: skip
 
     def compute(first: Tensor) -> tuple[Tensor, ...]:
-        buffer.draw_ahead(first, AHEAD)
+        assert while_loop is not None
         return while_loop(
-            lambda step, _: step < first + AHEAD,
+            lambda step, _: step < first + PERIODS,
             lambda step, used: (step + 1, used + use(step)),
             (first.clone(), torch.zeros(())),
         )
 
-    graph, done = Graph(compute, device), [0]
+    graph, done = Graph(compute, device, "sampling"), [0]
 
     def run(times: int) -> None:
         if compiled:

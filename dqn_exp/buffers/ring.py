@@ -69,7 +69,7 @@ class Ring(TensorState):
         columns = [action.to(dtype), reward.to(dtype), terminated.to(dtype)]
         scalars = stack([*columns, torch.ones_like(columns[0])], -1)
         if self._n_step > 1:
-            # Windows stop at the newest transition for now; its own stop flag is stored at the next add.
+            # Windows stop at the newest transition for now; the next add stores its own stop flag.
             # Whole rows, because compiled code would copy the table to write one column.
             before = self._rows + (step - self._n_envs) % self.capacity
             self._scalars[stack([before, rows], 0)] = stack([self._newest, scalars], 0)

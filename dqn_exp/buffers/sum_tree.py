@@ -56,7 +56,9 @@ class SumTree:
         for level in range(1, len(self._levels)):
             index = index // FANOUT
             if self._widths[level] <= 4 * index.shape[1]:  # all of them: in order, that is quicker
-                self._levels[level].copy_(kernels.sum_children(self._levels[level - 1].view(-1, FANOUT)))
+                self._levels[level].copy_(
+                    kernels.sum_children(self._levels[level - 1].view(-1, FANOUT))
+                )
             else:
                 node = self._rows[level] + index
                 self._levels[level][node] = kernels.sum_children(self._children(level, node))

@@ -29,8 +29,8 @@ class UniformBuffer(Ring):
     def sample(self, step: Step, gradient_step: Step) -> Batch:
         """A minibatch [S, B] after env step `step`, keyed by the gradient step.
 
-        Each of B equal shares of the ring gives one transition: all are equally likely, and only one that
-        lies in two shares can be drawn twice.
+        Each of B equal shares of the ring gives one transition: all are equally likely, and only one
+        that lies in two shares can be drawn twice.
         """
         index = (self._draws(gradient_step) * self.size(step)).long()
         return self.gather(index, self._weight)

@@ -4,6 +4,7 @@ Exit codes: 0 ok, 1 failed run, 2 invalid configuration, 75 stopped by a signal 
 """
 
 import argparse
+import math
 import os
 import sys
 from importlib.metadata import version
@@ -66,11 +67,14 @@ def job(cfg: DictConfig) -> float:
 
         objective = Run(build(config), folder, progress=not in_sweep).run()
     except ConfigError as error:
-        if in_sweep:
-            _note_refusal(folder, error)
+        # Hydra would print more about an exception than the lines that say what is wrong.
+        if in_sweep and not _note_refusal(folder, error):
             raise
+        code = _say(error)
+        if in_sweep:  # its exit code follows from what was noted
+            return math.nan
         _remove_if_empty(folder)
-        raise SystemExit(_say(error)) from error  # Hydra would print more about an exception
+        raise SystemExit(code) from error
     except Exception as error:  # which the run has logged
         if in_sweep:
             raise RunFailedError(str(error)) from error
@@ -80,12 +84,14 @@ def job(cfg: DictConfig) -> float:
     return objective
 
 
-def _note_refusal(folder: Path, error: ConfigError) -> None:
-    """Leave the reason in the folder of a sweep's job, unless it holds a run."""
+def _note_refusal(folder: Path, error: ConfigError) -> bool:
+    """Leave the reason in the folder of a sweep's job; returns False if that holds a run instead."""
     from dqn_exp.run.folder import RunFolder
 
-    if not RunFolder(folder, None).summary():
-        RunFolder(folder, None).write_summary({"status": "refused", "error": str(error)})
+    job = RunFolder(folder, None)
+    if noted := job.summary().get("status") in (None, "refused"):
+        job.write_summary({"status": "refused", "error": str(error)})
+    return noted
 
 
 def _remove_if_empty(folder: Path, but: tuple[str, ...] = (".lock",)) -> None:
@@ -108,6 +114,8 @@ def _typed() -> tuple[list[str], str | None]:
     """The overrides on the command line, and the folder of --config-dir."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--config-dir", "-cd")
+    for flags in (("--config-name", "-cn"), ("--config-path", "-cp"), ("--package", "-p")):
+        parser.add_argument(*flags)
     known, others = parser.parse_known_args()
     return [text for text in others if not text.startswith("-")], known.config_dir
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# The only loop that compiled code can contain. It has no public name yet (torch 2.13); where it moves or
-# is missing, this import fails and nothing compiles: `available` says so.
+# The only loop that compiled code can contain; it has no public name in torch 2.6 to 2.13. Where it is
+# missing, nothing compiles, and the run says so and continues without.
 try:
     from torch._higher_order_ops import while_loop
 except ImportError:

@@ -1,11 +1,11 @@
 """A patch of torch 2.13's compiler: loops allocate their memory once, not at every iteration.
 
-The compiler (inductor, its C++ wrapper) allocates every buffer of a loop body anew at every iteration: some
-thirty for an env step and its update, and ten more that no kernel uses. For a small net that takes longer
-than the arithmetic. The patch changes where memory comes from, not what is computed. Inductor plans memory
-per graph (torch/_inductor/codegen/wrapper.py, memory_plan_reuse); the body of a while_loop is a
-scope of its own since https://github.com/pytorch/pytorch/pull/120777, and nothing plans across iterations.
-Without the patch, in any other version, everything works and small nets are slower.
+The compiler (inductor, its C++ wrapper) allocates every buffer of a loop body anew at every iteration:
+some thirty for an env step and its update, and ten more that no kernel uses. For a small net that takes
+longer than the arithmetic. The patch changes where memory comes from, not what is computed. Inductor
+plans memory per scope since https://github.com/pytorch/pytorch/pull/120777; the body of a loop is a
+scope of its own, and nothing plans across its iterations. Without the patch, in any other version,
+everything works, and small nets are slower.
 """
 
 import functools
@@ -74,8 +74,8 @@ def _loops(lines: list[Any]) -> dict[int, list[int]]:
 
 
 def _of_temporary_buffers(lines: dict[int, Any]) -> dict[int, Any]:
-    """Of the lines of a loop, by number, those that allocate, reuse or free memory which no iteration hands
-    to the next: that which is freed in the end, whatever buffers have used it in turn.
+    """The lines of a loop, by number, that allocate, reuse or free memory that no iteration hands to
+    the next: memory that is freed in the end, whichever buffers have used it in turn.
     """
     from torch._inductor.codegen.wrapper import AllocateLine, FreeIfNotReusedLine, ReuseLine
 

@@ -1,7 +1,7 @@
 """Two compiled forms of the training loop. Letters: S seeds, N envs per seed.
 
-`CompiledSteps` compiles everything between two env steps into one graph; `WholeLoop` compiles the env too,
-and many steps. Compiled code counts steps in tensors, whose values Python does not know.
+`CompiledSteps` compiles everything between two env steps into one graph; `WholeLoop` compiles the env
+too, and many steps. Compiled code counts steps in tensors, whose values Python does not know.
 """
 
 import math
@@ -57,7 +57,9 @@ class CompiledSteps(Compiled):
             transition, self.obs = self.env.step(self._next_action())
             due = self._updates_due(self.step + n_envs)
             # A copy: obs is next_obs unless an episode ends, and the graph would be compiled for that.
-            result = self._run_graph((self.step, self.gradient_step, due), self.obs.clone(), *transition)
+            result = self._run_graph(
+                (self.step, self.gradient_step, due), self.obs.clone(), *transition
+            )
             if result:
                 self._action, _ = result
                 self.step, self.gradient_step = self.step + n_envs, self.gradient_step + due
@@ -72,7 +74,7 @@ class CompiledSteps(Compiled):
         """Store the transition of env step `step`, make the updates due, and act on obs."""
         last = gradient_step + due
         step, reached = self.learn(Transition(*transition), step, gradient_step, due)  # type: ignore[assignment]
-        # Acting must wait for the loop, see `_updates`; a loop whose result is unused would be left out.
+        # Acting must wait for the loop (see `_updates`), whose result must be used.
         return self._act(obs * (reached == last), step), reached
 
     def _updates(self, step: Step, gradient_step: Step, due: Step) -> tuple[Step, Step]:

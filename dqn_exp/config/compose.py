@@ -29,6 +29,7 @@ PACKAGE = Path(__file__).parents[1]
 # In a wheel, conf/ lies in the package; in a checkout, beside it.
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
 USUAL_STEPS = 50_000  # total_steps that the shipped counts of env steps are chosen for
+SEARCH = "hydra.searchpath="
 LONGEST_NAME = 100  # characters of a sweep job's folder; file systems allow 255 bytes
 
 
@@ -37,14 +38,14 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> Config:
 
     Args:
         overrides: `key=value` and `group=option`, as on the command line.
-        config_dir: a folder with config groups of your own, which extend and override the shipped ones.
+        config_dir: a folder with config groups of your own, which extend the shipped ones.
 
     Raises:
         ConfigError: with every problem found.
     """
     try:
-        with composing(config_dir):
-            cfg = hydra_compose("config", overrides=list(overrides))
+        with composing():
+            cfg = hydra_compose("config", overrides=[*_search(config_dir), *overrides])
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise explained(error, overrides, config_dir) from error
     return load(cfg, overrides)
@@ -86,10 +87,16 @@ def explained(
         Exception: the error, if it is not about the overrides.
     """
     problems: list[Problem] = []
-    with composing(config_dir):
+    search = _search(config_dir) + [text for text in overrides if text.startswith(SEARCH)]
+    with composing():
         loader = GlobalHydra.instance().config_loader()
-        groups = {g: loader.get_group_options(g) for g in loader.list_groups("") if g != "hydra"}
-        groups = {g: [o for o in options if not o.startswith("_")] for g, options in groups.items()}
+        groups = {
+            group: [
+                o for o in loader.get_group_options(group, overrides=search) if not o.startswith("_")
+            ]
+            for group in loader.list_groups("")
+            if group != "hydra"
+        }
         choices, others = [], []
         for text in overrides:
             try:
@@ -99,12 +106,17 @@ def explained(
                 continue
             (choices if override.key_or_group in groups else others).append(override)
         wrong, right = problems_of(choices, groups)
-        unknown = unknown_keys(others, hydra_compose("config", overrides=right), list(groups))
+        cfg = hydra_compose("config", overrides=[*search, *right])
+        unknown = unknown_keys(others, cfg, list(groups))
         bad = {problem.path for problem in unknown}
-        right += [str(o.input_line) for o in others if o.key_or_group not in bad and not (o.is_delete() or o.is_sweep_override())]
+        right += [
+            str(o.input_line)
+            for o in others
+            if o.key_or_group not in bad and not (o.is_delete() or o.is_sweep_override())
+        ]
         problems += wrong + unknown
         try:
-            load(hydra_compose("config", overrides=right), right)
+            load(hydra_compose("config", overrides=[*_search(config_dir), *right]), right)
         except ConfigError as more:
             problems += more.problems
         except (HydraException, OmegaConfBaseException):
@@ -117,17 +129,26 @@ def explained(
 
 
 @contextmanager
-def composing(config_dir: str | Path | None = None) -> Iterator[None]:
-    """Hydra, set up to compose from conf/ and a folder that extends it."""
+def composing() -> Iterator[None]:
+    """Hydra, set up to compose from conf/."""
     register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        if config_dir is not None:
-            path = Path(config_dir).absolute()
-            if not path.is_dir():
-                raise ConfigError([Problem("config_dir", "no such folder", config_dir)])
-            search_path = GlobalHydra.instance().config_loader().get_search_path()
-            search_path.prepend("config_dir", f"file://{path}")
         yield
+
+
+def _search(config_dir: str | Path | None) -> list[str]:
+    """The override that makes Hydra search a folder as well; none without a folder.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    if config_dir is None:
+        return []
+    path = Path(config_dir).absolute()
+    if not path.is_dir():
+        raise ConfigError([Problem("config_dir", "no such folder", config_dir)])
+    quoted = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return [f"{SEARCH}['file://{quoted}']"]
 
 
 def _continued(node: dict[str, Any], given: Sequence[Override]) -> dict[str, Any]:
@@ -144,7 +165,9 @@ def _continued(node: dict[str, Any], given: Sequence[Override]) -> dict[str, Any
         problems.append(Problem("experiment", "leave it out: a run continues with its own config"))
     # What a run folder says is not executed: imports must be asked for in this call.
     plugins = config.get("plugins")
-    foreign = [p for p in plugins if not str(p).startswith("dqn_exp.")] if isinstance(plugins, list) else []
+    foreign = (
+        [p for p in plugins if not str(p).startswith("dqn_exp.")] if isinstance(plugins, list) else []
+    )
     if foreign and "plugins" not in typed_keys:
         repeat = f"repeat plugins=[{','.join(map(str, plugins))}] if you trust them"
         problems.append(Problem("resume", f"the run needs plug-ins, which run code; {repeat}", path))
@@ -165,7 +188,8 @@ def _copy(keys: list[str], source: dict[str, Any], target: dict[str, Any]) -> No
     """Give the value at a path of keys in `target` what it is in `source`."""
     *parents, last = keys
     for parent in parents:
-        source = source.get(parent) if isinstance(source.get(parent), dict) else {}
+        below = source.get(parent)
+        source = below if isinstance(below, dict) else {}
         target = target.setdefault(parent, {})
     if last in source:
         target[last] = source[last]
@@ -205,7 +229,9 @@ def job_name(*, _root_: DictConfig) -> str:
     job = _root_.hydra.job
     fixed = set(job.config.override_dirname.exclude_keys)
     swept = (text.partition("=") for text in _root_.hydra.overrides.task)
-    parts = [f"{key.rsplit('.')[-1]}={value}" for key, _, value in swept if key.lstrip("+~") not in fixed]
+    parts = [
+        f"{key.rsplit('.')[-1]}={value}" for key, _, value in swept if key.lstrip("+~") not in fixed
+    ]
     return _file_name(f"{job.num}_{','.join(parts)}")
 
 

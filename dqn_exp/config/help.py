@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dqn_exp.config import schema
-from dqn_exp.config.typed import flatten
 from dqn_exp.registry import SELECTORS
 
 WIDTH = 100  # columns
@@ -29,9 +28,12 @@ def help_text(config: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) ->
     ]
     for group, meaning in schema.GROUPS.items():
         lines += _wrapped(group, f"{meaning}: {', '.join(groups[group])}", 14)
-    lines += ["", "Keys of the chosen options (set with key=value); some counts of steps shrink in short runs"]
+    lines += [
+        "",
+        "Keys of the chosen options (set with key=value); some counts of steps shrink in short runs",
+    ]
     about = meanings(config)
-    for path, value in flatten(config).items():
+    for path, value in _values(config, about).items():
         if path.split(".")[0] != "hydra":
             lines += _wrapped(f"{path}={_short(value)}", about.get(path, "a key of a plug-in"), 36)
     lines += ["", "Other flags: --multirun, --cfg job, --version, --hydra-help (all of them)."]
@@ -67,6 +69,17 @@ def _meanings(part: type | None, prefix: str) -> dict[str, str]:
 def _meaning(field: Any) -> str:
     allowed = field.metadata["check"][1]
     return field.metadata["meaning"] + (f" ({allowed})" if allowed else "")
+
+
+def _values(config: Mapping[str, Any], about: Mapping[str, str], prefix: str = "") -> dict[str, Any]:
+    """A config by dotted keys; what lies below a key with a meaning is its value."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and prefix + key not in about:
+            found |= _values(value, about, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found
 
 
 def _short(value: Any) -> str:

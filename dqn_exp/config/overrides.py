@@ -21,10 +21,11 @@ def problems_of(
     wrong, right = [], []
     for choice in choices:
         group, options = choice.key_or_group, groups[choice.key_or_group]
+        if choice.is_delete():
+            right.append(str(choice.input_line))
+            continue
         values = list(choice.sweep_iterator()) if choice.is_sweep_override() else [choice.value()]
         values = ["null" if value is None else value for value in values]
-        if group == "experiment" and values == ["null"]:
-            continue
         bad = [value for value in values if not isinstance(value, list) and str(value) not in options]
         wrong += [Problem(group, f"unknown option{nearest(str(v), options)}", v) for v in bad]
         if not bad and not isinstance(values[0], list):

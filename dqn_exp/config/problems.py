@@ -1,6 +1,7 @@
 """What is wrong with a configuration, as values until they are printed."""
 
 import difflib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,8 @@ class Problem:
 
     def __str__(self) -> str:
         """One line for a person, without control characters."""
-        given = "" if self.value is NO_VALUE else f"={self.value}"
+        value = json.dumps(self.value) if self.value in (None, True, False) else self.value
+        given = "" if self.value is NO_VALUE else f"={value}"
         line = f"{self.path}{given}: {self.message}"
         return "".join(c if c.isprintable() else " " for c in line)
 

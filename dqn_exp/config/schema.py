@@ -6,8 +6,9 @@ A part receives its dataclass as `config`; a part outside this package defines i
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar, dataclass_transform
 
+T = TypeVar("T")
 Check = tuple[Callable[[Any], bool], str]  # (whether a value is allowed, what is allowed)
 Invalid = Iterator[tuple[str, str]]  # (key, message) of values that do not fit together
 ANY: Check = (lambda _: True, "")
@@ -48,14 +49,20 @@ def part(kind: str, meaning: str) -> Any:
     return field(metadata={"kind": kind, "meaning": meaning, "check": ANY})
 
 
-config = dataclass(frozen=True, kw_only=True)
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(key, part))
+def config(cls: type[T]) -> type[T]:
+    """Decorator: make a dataclass of keys. They have no defaults: values are in a yaml."""
+    return dataclass(frozen=True, kw_only=True)(cls)
+
 
 ACTIVATIONS = one_of("relu", "tanh", "elu", "gelu", "silu", "leaky_relu")
 
 
 @config
 class Target:
-    tau: float = key("step size of the target network towards the online network; 1 copies it", FRACTION)
+    tau: float = key(
+        "step size of the target network towards the online network; 1 copies it", FRACTION
+    )
     every: int | None = key("env steps between target updates; null: at every gradient step", COUNT)
     episodes: int | None = key("instead of `every`: episodes of a seed between target updates", COUNT)
 
@@ -262,7 +269,7 @@ class Stop:
 
     def problems(self) -> Invalid:
         if (self.successes is None) != (self.success_return is None):
-            yield "successes", "needs train.stop.success_return, and the other way round"
+            yield "successes", "must be set together with train.stop.success_return"
 
 
 @config
@@ -279,8 +286,9 @@ class Train:
 
     def problems(self) -> Invalid:
         if self.learning_starts < self.batch_size:
-            yield "learning_starts", (
-                f"must be at least train.batch_size={self.batch_size}, the size of the first minibatch"
+            yield (
+                "learning_starts",
+                (f"must be at least train.batch_size={self.batch_size}, to fill the first minibatch"),
             )
 
 
@@ -288,7 +296,9 @@ class Train:
 class Eval:
     every: int = key("env steps between greedy evaluations", COUNT)
     episodes: int = key("episodes per seed in each evaluation, played in parallel", COUNT)
-    final_episodes: int = key("episodes per seed in the final evaluation; a multiple of `episodes`", COUNT)
+    final_episodes: int = key(
+        "episodes per seed in the final evaluation; a multiple of `episodes`", COUNT
+    )
     solved: float | None = key("mean return from which the final evaluation counts as solved")
 
     def problems(self) -> Invalid:
@@ -316,14 +326,16 @@ class Config:
     seeds: int = key("number of seeds trained in lockstep: seed, seed+1, ...", integer(1, 1_000_000))
     total_steps: int = key("env steps per seed", COUNT)
     device: str = key("auto (cuda if present, else cpu), cpu, cuda, cuda:N or mps")
-    threads: int = key("CPU threads of torch; small nets are slower with more than one", integer(1, 1024))
+    threads: int = key(
+        "CPU threads of torch; small nets are slower with more than one", integer(1, 1024)
+    )
     compile: Any = key(
         "compile the training loop; auto: if the run is long enough to gain from it",
         (lambda value: isinstance(value, bool) or value == "auto", "auto, true or false"),
     )
     resume: str | None = key(
-        "null: a new run; a run folder or one of its checkpoints: continue it; auto: continue the run in "
-        "hydra.run.dir, or begin it"
+        "null: a new run; a run folder or one of its checkpoints: continue it; auto: continue the run "
+        "in hydra.run.dir, or begin it"
     )
     plugins: list[str] = key("modules to import first; they may register parts")
     env: Env = part("env", "environment")

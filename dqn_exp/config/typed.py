@@ -62,10 +62,11 @@ def _dataclass(schema: type, node: Any, path: str, problems: list[Problem]) -> A
     if not isinstance(node, Mapping):
         problems.append(Problem(path, f"must be a group of keys: {', '.join(fields)}", node))
         return INVALID
-    before = len(problems)
     for name in node:
         if name in CALLS:
-            problems.append(Problem(prefix + str(name), "parts are built by name; nothing else is called"))
+            problems.append(
+                Problem(prefix + str(name), "parts are built by name; nothing else is called")
+            )
         elif name not in fields:
             problems.append(Problem(prefix + str(name), f"unknown key{nearest(str(name), fields)}"))
     hints, values = get_type_hints(schema), {}
@@ -75,7 +76,7 @@ def _dataclass(schema: type, node: Any, path: str, problems: list[Problem]) -> A
             problems.append(Problem(prefix + name, f"must be set ({meaning})"))
         else:
             values[name] = _field(hints[name], field, node[name], prefix + name, problems)
-    if len(problems) > before:
+    if len(values) < len(fields) or any(value is INVALID for value in values.values()):
         return INVALID
     config = schema(**values)
     for name, message in getattr(config, "problems", tuple)():
@@ -92,7 +93,8 @@ def _field(hint: Any, field: Any, node: Any, path: str, problems: list[Problem])
         if not isinstance(node, list):
             problems.append(Problem(path, "must be a list: [{name: ...}, ...]", node))
             return INVALID
-        return [_part(kind, each, f"{path}.{i}", problems) for i, each in enumerate(node)]
+        parts = [_part(kind, each, f"{path}.{i}", problems) for i, each in enumerate(node)]
+        return INVALID if any(part is INVALID for part in parts) else parts
     if dataclasses.is_dataclass(hint):
         return _dataclass(hint, node, path, problems)  # type: ignore[arg-type]
     holds, allowed = field.metadata["check"]
@@ -103,9 +105,10 @@ def _field(hint: Any, field: Any, node: Any, path: str, problems: list[Problem])
     too_large = isinstance(value, int | float) and not abs(value) < LARGEST.get(type(value), math.inf)
     if too_large:
         allowed = f"finite, and below {LARGEST[type(value)]:,}"
-    if value is INVALID or too_large or (value is not None and not holds(value)):
-        optional = type(None) in get_args(hint) and "null or " or ""
-        problems.append(Problem(path, f"must be {optional}{allowed}", node))
+    optional = type(None) in get_args(hint)
+    is_null = value is None and optional
+    if value is INVALID or too_large or not (is_null or holds(value)):
+        problems.append(Problem(path, f"must be {'null or ' if optional else ''}{allowed}", node))
         return INVALID
     return value
 
@@ -132,7 +135,9 @@ def _value(hint: Any, node: Any) -> Any:
     if get_origin(hint) is types.UnionType:
         return None if node is None else _value(get_args(hint)[0], node)
     if get_origin(hint) is list:
-        values = [_value(get_args(hint)[0], each) for each in node] if isinstance(node, list) else [INVALID]
+        values = (
+            [_value(get_args(hint)[0], each) for each in node] if isinstance(node, list) else [INVALID]
+        )
         return INVALID if INVALID in values else values
     if get_origin(hint) is dict:
         return dict(node) if isinstance(node, Mapping) else INVALID

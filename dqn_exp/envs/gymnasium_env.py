@@ -46,7 +46,7 @@ class GymnasiumEnv:
     compilable = False
 
     def __init__(self, seeds: Tensor, stream: str, strict: bool, config: schema.Env):
-        id, n, wrappers, kwargs = config.id, config.n, config.wrappers, config.kwargs
+        env_id, n, wrappers, kwargs = config.id, config.n, config.wrappers, config.kwargs
         if config.max_episode_steps is not None:
             kwargs = {"max_episode_steps": config.max_episode_steps, **kwargs}
         self._seeds, self._stream = seeds.cpu(), f"env/{stream}"
@@ -54,20 +54,22 @@ class GymnasiumEnv:
         self._strict = strict
         self._shape = (len(seeds), n)
         # Built before the vector env, so that what is wrong with the id or spaces is said plainly.
-        self.spec, self._first_action = _spec(id, kwargs, wrappers)
+        self.spec, self._first_action = _spec(env_id, kwargs, wrappers)
 
         def make() -> gymnasium.Env:
-            if config.vectorization == "async":  # this is a process of its own, which ends with the run's
+            if (
+                config.vectorization == "async"
+            ):  # this is a process of its own, which ends with the run's
                 for each in SIGNALS:
                     signal.signal(each, signal.SIG_IGN)
-            return _make(id, {**kwargs, "disable_env_checker": True}, wrappers)
+            return _make(env_id, {**kwargs, "disable_env_checker": True}, wrappers)
 
         self._envs = VECTOR_ENVS[config.vectorization](
             [make] * (len(seeds) * n),
             copy=False,  # observations are copied to the device anyway
             autoreset_mode=AutoresetMode.DISABLED,
         )
-        self._id = id
+        self._id = env_id
         # Before multiprocessing ends the processes itself: with a signal that they ignore.
         atexit.register(self.close)
         self._finished: list[Episode] = []

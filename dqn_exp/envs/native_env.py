@@ -45,9 +45,9 @@ class NativeEnv(TensorState):
     compilable = True
 
     def __init__(self, seeds: Tensor, stream: str, strict: bool, config: schema.Env):
-        id, n, problems = config.id, config.n, []
-        if id not in SYSTEMS:
-            problems.append(Problem("env.id", f"no native env{nearest(id, SYSTEMS)}", id))
+        env_id, n, problems = config.id, config.n, []
+        if env_id not in SYSTEMS:
+            problems.append(Problem("env.id", f"no native env{nearest(env_id, SYSTEMS)}", env_id))
         for key in ("kwargs", "wrappers"):
             if value := getattr(config, key):
                 message = "native envs have none; use env.backend=gymnasium"
@@ -57,7 +57,7 @@ class NativeEnv(TensorState):
             problems.append(Problem("env.vectorization", message, config.vectorization))
         if problems:
             raise ConfigError(problems)
-        system, limit = SYSTEMS[id]
+        system, limit = SYSTEMS[env_id]
         self._system, self._limit = system(), config.max_episode_steps or limit
         self.spec = Spec((self._system.n_obs,), torch.float32, self._system.n_actions)
         S, device = len(seeds), seeds.device
@@ -110,7 +110,9 @@ class NativeEnv(TensorState):
     def take_episodes(self) -> list[Episode]:
         """Episodes finished since the last call or `reset`, in order."""
         steps = int(self._steps)
-        assert steps - self._taken <= EPISODE_LOG, "episodes must be taken at least every EPISODE_LOG steps"
+        assert steps - self._taken <= EPISODE_LOG, (
+            "episodes must be taken at least every EPISODE_LOG steps"
+        )
         rows = torch.arange(self._taken, steps) % EPISODE_LOG
         returns, lengths = np.moveaxis(self._log[rows].cpu().numpy(), -1, 0)
         episodes = []
@@ -162,5 +164,5 @@ class NativeEnv(TensorState):
         """The states [..., S, N, D + 2] that episodes [..., S, N] start from."""
         low, high = rng.words(self._seeds.unsqueeze(1))
         counter = (self._env_index, *rng.words(episode), high)
-        unit = rng.unit(torch.stack(rng.philox(counter, (low, self._word)), -1))
+        unit = rng.unit(stack(rng.philox(counter, (low, self._word)), -1))
         return nn.functional.pad(self._system.start(unit.to(self._state.dtype)), (0, 2))

@@ -15,7 +15,7 @@ from dqn_exp.registry import register
 class Dueling:
     """A shared trunk, then a state-value and an advantage stream; of atoms, a pair for each atom.
 
-    Only the streams may be noisy. The quantile fractions of implicit agents are embedded after the trunk.
+    Only the streams may be noisy. Quantile fractions of implicit agents are embedded after the trunk.
 
     Raises:
         ValueError: observations that are no vectors.

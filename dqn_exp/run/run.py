@@ -46,9 +46,9 @@ class Run:
     def run(self) -> float | None:
         """Train, evaluate, and write everything into the run folder; returns the objective.
 
-        The objective is the interquartile mean over seeds of the final greedy evaluation. A finished run
-        only returns it, with the trained parameters restored. None if a signal has ended the run with a
-        checkpoint saved.
+        The objective is the interquartile mean over seeds of the final greedy evaluation. A finished
+        run only returns it, with the trained parameters restored. None if a signal has ended the run
+        with a checkpoint saved.
 
         Raises:
             ConfigError: the run may not begin or continue in this folder; nothing has changed.
@@ -66,7 +66,11 @@ class Run:
             with folder.logged():
                 self._used = True
                 trainer = Trainer(self.parts, folder.path, self.progress, self._about())
-                if checkpoint and before.get("status") == "finished" and self._unchanged(checkpoint, before):
+                if (
+                    checkpoint
+                    and before.get("status") == "finished"
+                    and self._unchanged(checkpoint, before)
+                ):
                     self._restore(trainer.parts.loop.load_state_dict, checkpoint, "loop")
                     self._objective = float(before["objective"])
                     log.info("%s is finished: IQM %.1f", folder.shown(), self._objective)
@@ -116,7 +120,9 @@ class Run:
             summary["status"] = "interrupted" if final is None else "finished"
             folder.write_summary(summary)
             if final is None:
-                log.warning("stopped at env step %d; a checkpoint is saved. Continue with", trainer.step)
+                log.warning(
+                    "stopped at env step %d; a checkpoint is saved. Continue with", trainer.step
+                )
                 log.warning("  %s", program(f"resume={folder.shown()}"))
             else:
                 for line in ending(summary, final, folder.shown()):
@@ -172,7 +178,9 @@ def _default_folder(parts: Parts) -> Path:
         raise ConfigError([Problem("resume", message, config.resume)])
     if config.resume:
         return manifest.split(Path(config.resume))[0]
-    names = f"{config.env.id.replace('/', '-')}_{config.agent.name}-{config.buffer.name}-{config.net.name}"
+    names = (
+        f"{config.env.id.replace('/', '-')}_{config.agent.name}-{config.buffer.name}-{config.net.name}"
+    )
     return Path("outputs") / f"{datetime.now():%Y-%m-%d/%H-%M-%S-%f}_{names}"
 
 

@@ -70,8 +70,9 @@ def opening(parts: Parts, folder: str) -> Iterator[str]:
     """What is about to run, a fact a line."""
     config, context = parts.config, parts.context
     last = config.seed + config.seeds - 1
-    seeds = f"seed {config.seed}" if config.seeds == 1 else f"seeds {config.seed} to {last}, in lockstep"
-    yield f"env     {config.env.id} ({config.env.backend}), {counted(config.env.n, 'env')} per seed; {seeds}"
+    seeds = f"{config.seed} to {last}, in lockstep" if config.seeds > 1 else str(config.seed)
+    yield f"env     {config.env.id} ({config.env.backend}), {counted(config.env.n, 'env')} per seed"
+    yield f"seeds   {seeds}"
     yield f"agent   {config.agent.name}, {config.agent.n_step}-step returns"
     yield f"net     {config.net.name}, {parts.net.n_params:,} parameters"
     yield f"buffer  {config.buffer.name}, {config.buffer.capacity:,} transitions per seed"
@@ -90,7 +91,7 @@ def ending(summary: Mapping[str, Any], final: Evaluation, folder: str) -> Iterat
         yield f"  the {LISTED // 2} lowest of {len(rows)} seeds:"
         rows = rows[: LISTED // 2]
     for score, seed, returns in sorted(rows, key=lambda row: row[1]):
-        yield f"  seed {seed:<6} {score:8.1f} +- {returns.std():.1f}, lowest episode {returns.min():.1f}"
+        yield f"  seed {seed:<6} {score:8.1f} +- {returns.std():.1f}, worst episode {returns.min():.1f}"
     for seed, failure in summary.get("dropped", {}).items():
         yield f"  seed {seed} stopped learning at env step {failure['step']}: {failure['reason']}"
     if "solved" in summary:

@@ -50,7 +50,7 @@ class Tracker:
         self._open: list[TextIO] = []
 
     def load_state_dict(self, state: State, step: int) -> None:
-        """Continue from a state of `state_dict` at an env step: truncate all output written after it."""
+        """Continue from a state of `state_dict` at an env step: truncate output written after it."""
         for path in (*_event_files(self._folders), *self._files):
             name = path.name if path in self._files else f"{path.parent.name}/{path.name}"
             _truncate(path, state["bytes"].get(name, 0))
@@ -66,7 +66,7 @@ class Tracker:
         with self._survive():
             self._writers = [_writer(folder) for folder in self._folders]
         self._write(Event(file_version="brain.Event:2") for _ in self._seeds)
-        # At a start, TensorBoard drops what it has shown of later steps; the first start only enables that.
+        # At a start, TensorBoard drops what it has shown of later steps; the first one enables that.
         start = SessionLog(status=SessionLog.START)
         self._write(Event(step=step if resumed else 0, session_log=start) for _ in self._seeds)
         if not resumed:
@@ -170,7 +170,7 @@ class Tracker:
 
     @contextmanager
     def _survive(self) -> Iterator[None]:
-        """If TensorBoard files fail, warn and continue without them: the CSV files have the same numbers."""
+        """If TensorBoard files fail, warn and continue without them: the CSV files have the same."""
         try:
             yield
         except OSError as error:

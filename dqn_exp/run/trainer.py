@@ -1,4 +1,7 @@
-"""The training of a run, with its logs, evaluations and checkpoints. Letters: S seeds, N envs per seed."""
+"""The training of a run, with its logs, evaluations and checkpoints.
+
+Letters: S seeds, N envs per seed.
+"""
 
 import logging
 import sys

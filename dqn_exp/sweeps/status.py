@@ -81,14 +81,14 @@ def table(found: list[Job]) -> list[str]:
 
 
 def exit_code(found: list[Job]) -> int:
-    """1 if a job failed or was lost, else 75 if one was interrupted, else 2 if one was refused, else 0."""
+    """1 if a job failed or was lost, else 75 if one was interrupted, 2 if one was refused, or 0."""
     states = {job.state for job in found}
     codes = [("failed", 1), ("lost", 1), ("interrupted", 75), ("refused", 2)]
     return next((code for state, code in codes if state in states), 0)
 
 
 def _differing(configs: list[dict[str, Any]]) -> list[str]:
-    """Keys whose values are not the same in all configs; keys that only some parts have are left out."""
+    """Keys whose values differ between configs; keys that only some parts have are left out."""
     keys = dict.fromkeys(key for config in configs for key in config)
     differ = [k for k in keys if len({str(config.get(k, "")) for config in configs}) > 1]
     differ = [k for k in differ if k not in STAYS_OUT]
