@@ -1,4 +1,4 @@
-"""What a training is doing, in numbers of each seed. Letters: S seeds."""
+"""Diagnostic metrics of a training. Letters: S seeds."""
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from dqn_exp.loop import Loop
 
 
 def scalars(loop: Loop) -> dict[str, np.ndarray]:
-    """Tag -> [S]: means over the updates since the last call, and of the present.
+    """Tag -> [S]: means over the updates since the last call, and current values.
 
     One copy from the device.
     """
@@ -26,7 +26,7 @@ def scalars(loop: Loop) -> dict[str, np.ndarray]:
 
 
 def _of_a_minibatch(loop: Loop) -> dict[str, Tensor]:
-    """Tag -> [S], about the parameters and a minibatch as the next update might draw it."""
+    """Tag -> [S], from a minibatch as the next update might draw it."""
     batch = loop.buffer.sample(loop.step, loop.gradient_step)
     return loop.learner.diagnostics(batch) | {
         "buffer/sample_age": loop.buffer.age(batch.index, loop.step).float().mean(1),

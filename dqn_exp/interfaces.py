@@ -54,7 +54,7 @@ class Context:
 
     @property
     def n_seeds(self) -> int:
-        """S."""
+        """Number of seeds, S."""
         return len(self.seeds)
 
 
@@ -66,7 +66,7 @@ class Transition(NamedTuple):
     reward: Tensor  # [S, N]
     next_obs: Tensor  # [S, N, *obs] the true successor, never an obs after a reset
     terminated: Tensor  # [S, N] bool: a terminal state, nothing to bootstrap from
-    truncated: Tensor  # [S, N] bool: cut off (a time limit); the successor still has a value
+    truncated: Tensor  # [S, N] bool: cut off, by a time limit say; the successor still has a value
 
 
 @dataclass(slots=True)
@@ -111,11 +111,11 @@ class Episode(NamedTuple):
     length: int  # env steps
 
 
-EPISODE_LOG = 1024  # env steps of each env that finished episodes are remembered for
+EPISODE_LOG = 1024  # finished episodes are kept for so many steps of each env
 
 
 class NotDeterministicError(RuntimeError):
-    """An env's present episode cannot be restored: it depends on more than seed and actions."""
+    """An env's current episode cannot be restored: it depends on more than seed and actions."""
 
 
 class Env(Stateful, Protocol):
@@ -141,7 +141,7 @@ class Env(Stateful, Protocol):
         ...
 
     def begin_new_episodes(self) -> Tensor:
-        """Leave all episodes unfinished, uncounted, and begin the next: first obs [S, N, *obs]."""
+        """Abandon all current episodes, uncounted, and begin the next: first obs [S, N, *obs]."""
         ...
 
     def close(self) -> None: ...
@@ -164,7 +164,7 @@ class QNetwork(Protocol):
         ...
 
     def views(self, params: Tensor) -> Weights:
-        """The matrix [S, P] cut into the weights of the layers, without copying."""
+        """The matrix [S, P] as the weights of the layers, without copying."""
         ...
 
     def __call__(
@@ -174,7 +174,7 @@ class QNetwork(Protocol):
         noise: Tensor | None = None,
         fractions: Tensor | None = None,
     ) -> Tensor:
-        """Obs [S, B, *obs] -> outputs [S, B, A], or [S, B, A, K] as the agent asks.
+        """Obs [S, B, *obs] -> outputs [S, B, A], or [S, B, A, K] depending on the agent.
 
         Noise [S, M]; without it, noisy layers compute with their mean weights. Fractions [S, B, K]
         are those at which an implicit agent asks for quantiles; [S, 1, K] are the same for all of B.
@@ -186,7 +186,7 @@ class QNetwork(Protocol):
         ...
 
     def metrics(self, weights: Weights) -> dict[str, Tensor]:
-        """Tag -> [S], about the parameters."""
+        """Metrics of the parameters: tag -> [S]."""
         ...
 
 
@@ -197,12 +197,12 @@ class Forward(Protocol):
 
 
 class Networks(NamedTuple):
-    """What a learning rule may ask. Each network has noise of its own (Fortunato et al. 2018)."""
+    """What a learning rule may use. Each network has its own noise (Fortunato et al. 2018)."""
 
     online: Forward  # the gradient flows through it
-    selector: Forward  # the online parameters again, without gradient: what would be done next
+    selector: Forward  # the online parameters again, without gradient: they choose the next action
     target: Forward  # the target parameters, without gradient
-    draws: Tensor  # uniform in [0, 1), [S, as many as the agent says]
+    draws: Tensor  # [S, n_draws] uniform in [0, 1)
     behaviour: Callable[[Tensor], Tensor]  # Q-values [S, B, A] -> probabilities of exploring actions
 
 
@@ -234,7 +234,7 @@ class ReplayBuffer(Stateful, Protocol):
     It counts nothing: where it writes, and how much it holds, follow from the env steps so far.
     """
 
-    n_bytes: int  # memory taken, said when a run starts
+    n_bytes: int  # of memory
 
     def add(self, transition: Transition, step: Step) -> None:
         """Store a transition [S, N] made at env step `step`: 0, N, 2N, ..."""
@@ -245,11 +245,11 @@ class ReplayBuffer(Stateful, Protocol):
         ...
 
     def update_priorities(self, index: Tensor, td_abs: Tensor) -> None:
-        """Tell the buffer |TD| [S, B], or a rule's own priority, of transitions at index [S, B]."""
+        """Set the priorities [S, B], usually |TD error|, of transitions at index [S, B]."""
         ...
 
     def end_windows(self) -> None:
-        """Let no n-step window reach beyond the newest transitions."""
+        """Stop all n-step windows at the newest transitions."""
         ...
 
     def age(self, index: Tensor, step: int) -> Tensor:
@@ -257,14 +257,14 @@ class ReplayBuffer(Stateful, Protocol):
         ...
 
     def metrics(self, step: int, gradient_step: int) -> dict[str, Tensor]:
-        """Tag -> [S], about the buffer after env step `step` and the last minibatch."""
+        """Metrics of the buffer after env step `step`: tag -> [S]."""
         ...
 
 
 class Exploration(Stateful, Protocol):
     """How Q-values become actions while training."""
 
-    tag: str  # under which its rate is logged
+    tag: str  # of its rate in the log
 
     def rate(self, step: Step, episode: Tensor) -> float | Tensor:
         """Epsilon, or temperature, at env step `step` of each seed, after [S] finished episodes:
@@ -277,5 +277,5 @@ class Exploration(Stateful, Protocol):
         ...
 
     def probabilities(self, q: Tensor, rate: Tensor) -> Tensor:
-        """Of each action, [S, B, A], given Q-values [S, B, A] and a rate [] or [S]."""
+        """Action probabilities [S, B, A], given Q-values [S, B, A] and a rate [] or [S]."""
         ...

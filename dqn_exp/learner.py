@@ -127,7 +127,7 @@ class Learner:
         loss, priority, metrics = self._agent.loss(nets, batch)
         # Mean over the batch, sum over seeds: each seed's gradient is what it would be alone.
         share = batch.weight / batch.weight.shape[1]
-        grads = torch.autograd.grad(loss, leaves, share)
+        grads = torch.autograd.grad((loss * share).sum(), leaves)
         grad = torch.cat([grad.reshape(len(grad), -1) for grad in grads], dim=1)
         return Gradient(grad, priority, metrics)
 

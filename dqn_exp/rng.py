@@ -85,7 +85,7 @@ def bits(seeds: Tensor, stream: str | int, step: int | Tensor, shape: tuple[int,
     counter = (block, *words(steps), words(seed)[1])
     word = word_of(stream) if isinstance(stream, str) else stream
     key = (seed & MASK32, torch.tensor(word, device=seeds.device))
-    used = -(-size // max(1, len(block)))  # of the four words
+    used = -(-size // len(block)) if size else 1  # of the four words
     drawn = stack(philox(counter, key)[:used], -2).flatten(-2)[..., :size]
     return drawn.reshape(*drawn.shape[:-1], *shape)
 
@@ -108,18 +108,18 @@ def integers(
 def normal(seeds: Tensor, stream: str | int, step: int | Tensor, shape: tuple[int, ...]) -> Tensor:
     """Standard normal float32 by the Box-Muller transform; arguments and shapes as `bits`."""
     pair = uniform(seeds, stream, step, (2, *shape))
-    # Rounded in the end alone: devices and compilers differ in the last bits of log and cos.
+    # Rounded only at the end: devices and compilers differ in the last bits of log and cos.
     radius, angle = pair.to(widest_float(pair.device)).unbind(-1 - len(shape))
     return ((-2.0 * torch.log1p(-radius)).sqrt() * torch.cos(2.0 * math.pi * angle)).float()
 
 
 class Draws:
-    """The draws of consecutive steps, made many at a time so that one step's cost is an index.
+    """The draws of consecutive steps; plain code makes a block at a time and indexes into it.
 
     `Draws(uniform, seeds, stream, shape)(step)` equals `uniform(seeds, stream, step, shape)`.
     """
 
-    WORDS = 1 << 15  # drawn at once: enough to spread the calls' cost, few enough to stay in cache
+    WORDS = 1 << 15  # per block: enough to amortise the calls, few enough to stay in cache
 
     def __init__(self, draw: Callable[..., Tensor], seeds: Tensor, stream: str, shape: tuple[int, ...]):
         self._draw = partial(draw, seeds, word_of(stream), shape=shape)
@@ -129,7 +129,7 @@ class Draws:
 
     def __call__(self, step: Step) -> Tensor:
         """The draw [S, *shape] of `step`."""
-        if isinstance(step, Tensor):  # whose value Python does not know
+        if isinstance(step, Tensor):  # in compiled code, which does not know its value
             return self._draw(step=step)
         start = step - step % self._block
         if start != self._start:

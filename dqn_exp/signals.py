@@ -17,7 +17,7 @@ def on_signal(stop: Callable[[], None]) -> Iterator[None]:
     """
     received: list[signal.Signals] = []
     if threading.current_thread() is not threading.main_thread():
-        yield  # Python tells no other thread
+        yield  # Python handles signals in the main thread only
         return
 
     def handle(number: int, _: object) -> None:

@@ -1,4 +1,4 @@
-"""Parts that do not fit together, or onto this machine, are refused with the reason; nothing is written."""
+"""Parts that do not fit together, or onto this machine, are refused with the reason."""
 
 from pathlib import Path
 
@@ -53,7 +53,10 @@ CASES = [
     ),
     # Spaces that the parts do not serve.
     ("env.id=Pendulum-v1", ["env.id=Pendulum-v1: actions are Box(-2.0, 2.0, (1,), float32); the DQN"]),
-    ("env.id=Odd-v0 +env.kwargs={kind:dict,actions:2}", ["env.id=Odd-v0: actions are MultiDiscrete([2"]),
+    (
+        "env.id=Odd-v0 +env.kwargs={kind:dict,actions:2}",
+        ["env.id=Odd-v0: actions are MultiDiscrete([2"],
+    ),
     ("env.id=Odd-v0 +env.kwargs={kind:image}", ["net=mlp: observations of shape (8, 8, 3)"]),
     ("env.id=Odd-v0 net=dueling +env.kwargs={kind:image}", ["net=dueling: observations of shape"]),
     (
@@ -71,13 +74,22 @@ CASES = [
     ),
     ("env.backend=native +env.kwargs.a=1", ["env.kwargs={'a': 1}: native envs have none; use"]),
     # Rules and networks.
-    (f"agent=c51 {RELU}", ["net=relu_output_mlp: a ReLU on the outputs needs an agent whose outputs are"]),
-    (f"agent=iqn {RELU}", ["net=relu_output_mlp: a ReLU on the outputs needs an agent whose outputs are"]),
+    (
+        f"agent=c51 {RELU}",
+        ["net=relu_output_mlp: a ReLU on the outputs needs an agent whose outputs are"],
+    ),
+    (
+        f"agent=iqn {RELU}",
+        ["net=relu_output_mlp: a ReLU on the outputs needs an agent whose outputs are"],
+    ),
     # This machine.
     ("device=cuda:99", ["device=cuda:99: must be auto or a device of this machine: cpu"]),
     ("device=gpu", ["device=gpu: must be auto or a device of this machine: cpu"]),
     ("buffer.capacity=9999999999999", ["buffer.capacity=9999999999999: needs 480 TB, but cpu has "]),
-    ("buffer=per seeds=9 buffer.capacity=9999999999", ["buffer.capacity=9999999999: needs 5.31 TB, but"]),
+    (
+        "buffer=per seeds=9 buffer.capacity=9999999999",
+        ["buffer.capacity=9999999999: needs 5.31 TB, but"],
+    ),
     ("net.hidden=[100000000,100000000]", ["net=mlp with seeds=1: needs 2.4e+05 TB, but cpu has "]),
     ("agent=c51 agent.atoms=99999999999", ["net=mlp with seeds=1: needs 81.6 TB, but cpu has "]),
 ]

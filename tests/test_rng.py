@@ -107,7 +107,7 @@ def test_a_draw_depends_only_on_seed_stream_and_step(draw):
 
 
 @each_draw
-@pytest.mark.parametrize("shape", [(), (1,), (5,), (2, 3, 4)])
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (5,), (2, 3, 4)])
 def test_draws_have_the_shape_asked_for(draw, shape: tuple[int, ...]):
     assert draw(SEEDS, "stream", 0, shape).shape == (4, *shape)
     assert draw(SEEDS, "stream", torch.arange(6), shape).shape == (6, 4, *shape)

@@ -1,1 +1,1 @@
-"""Benchmarks against baselines and floors timed in the same run: `python -m dqn_exp.bench`."""
+"""Benchmarks against other libraries and a lower bound, timed in the same run: `dqn-exp bench`."""

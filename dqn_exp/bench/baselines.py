@@ -1,4 +1,4 @@
-"""What we are compared with: the tutorial's loop, stable-baselines3, cpprb, and the bare products."""
+"""What is timed beside this package: the tutorial's loop, stable-baselines3, cpprb, bare products."""
 
 import importlib.util
 import itertools
@@ -105,7 +105,7 @@ def products(S: int, B: int, widths: list[int], forwards: int, acts: int) -> Cal
             torch.randn(S, n_in, n_out),
         )
         calls.append((x.mT, error, torch.empty(S, n_in, n_out)))
-        if layer:  # nobody needs the gradient of the observations
+        if layer:  # the gradient of the observations is not needed
             calls.append((error, weight.mT, torch.empty(S, B, n_in)))
 
     def run() -> None:

@@ -15,7 +15,7 @@ from dqn_exp.bench.timing import report
 from dqn_exp.run.evaluation import confidence_interval, interquartile_mean
 
 SOLVED = 475  # mean greedy return on CartPole-v1
-ONE_STEP = [  # a run of one env step; what else a run does is there, but next to nothing of it
+ONE_STEP = [  # a run of two env steps, to time everything but training
     "total_steps=2", "train.learning_starts=1", "train.batch_size=1", "eval.every=2",
     "eval.episodes=1", "eval.final_episodes=1", "env.max_episode_steps=1",
 ]  # fmt: skip

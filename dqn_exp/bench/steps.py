@@ -17,7 +17,7 @@ from dqn_exp.interfaces import Context, Spec
 from dqn_exp.loop import Loop
 
 NATIVE = "env.backend=native"
-SLICE = 4 * PERIODS  # env steps: whole calls of compiled code, several, as in a run
+SLICE = 4 * PERIODS  # env steps: several whole calls of compiled code, as in a run
 NOT_INSTALLED = 'not installed: pip install -e ".[bench]"'
 
 
@@ -32,7 +32,7 @@ def learning_loop(*overrides: str) -> Loop:
 
 
 def case(name: str, *overrides: str) -> Case:
-    """Env steps of an experiment, per seed."""
+    """Env steps of a config, per seed."""
     loop = learning_loop(*overrides)
 
     def run(steps: int) -> None:

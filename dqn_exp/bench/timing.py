@@ -1,6 +1,6 @@
 """Side-by-side timing, tables, and JSON.
 
-Only ratios count: a machine's speed drifts, so what is compared runs in turn, slice by slice, on one
+Only ratios count: the speed of a machine drifts, so the cases alternate, slice by slice, on one
 thread, and a ratio is the median over the pairs of slices.
 """
 
@@ -28,7 +28,7 @@ class Case:
 
 
 def interleave(cases: list[Case], slices: int = 15) -> None:
-    """Time cases in turn; the first slice of each warms up and is not counted."""
+    """Time the cases alternately; the first slice of each warms up and is not counted."""
     for slice_ in range(slices + 1):
         for case in cases:
             began = time.perf_counter()
@@ -39,7 +39,7 @@ def interleave(cases: list[Case], slices: int = 15) -> None:
 
 
 def ratio(case: Case, base: Case) -> float:
-    """Median over slices of the case's time in that of the base."""
+    """Median over slices of the case's time divided by the base's."""
     return statistics.median(a / b for a, b in zip(case.times, base.times, strict=True))
 
 
@@ -53,7 +53,7 @@ def rows(cases: list[Case], **bases: Case) -> list[dict[str, Any]]:
 
 
 def report(name: str, table: list[dict[str, Any]], folder: Path) -> None:
-    """Print a table, and write it as JSON with what it was measured on."""
+    """Print a table, and write it as JSON with a description of the machine."""
     columns = list(dict.fromkeys(key for row in table for key in row))
     cells = [columns] + [[str(row.get(key, "")) for key in columns] for row in table]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

@@ -1,4 +1,4 @@
-"""How much memory there is to take, and taking it."""
+"""Available memory, and allocation of large tables."""
 
 import contextlib
 import math
@@ -22,7 +22,7 @@ _CGROUP_FILES = (  # (limit, in use): version 2, then version 1
 
 
 def available_bytes(device: torch.device) -> int:
-    """Free bytes on the device; for the host, within the limit of this process's container."""
+    """Free bytes on a device; on the host, within the limit of this process's container."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     available = psutil.virtual_memory().available
@@ -33,7 +33,7 @@ def available_bytes(device: torch.device) -> int:
 
 
 def require_memory(n_bytes: int, device: torch.device, key: str, value: object) -> None:
-    """Check that a device has so many bytes free.
+    """Check that a device has enough free memory.
 
     Raises:
         ConfigError: it has not; `key` and `value` are those of the config that need them.
@@ -44,7 +44,7 @@ def require_memory(n_bytes: int, device: torch.device, key: str, value: object) 
 
 
 def allocate(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Zeros, filled in for real: memory is committed now, not page by page hours later.
+    """A tensor of zeros whose memory is committed now, not page by page hours later.
 
     In huge pages where the system has them (Linux): in pages of 4 kB, the address of nearly every
     random row of a large table has to be looked up in memory first.
@@ -59,7 +59,7 @@ def allocate(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> 
 
 
 def format_bytes(n_bytes: float) -> str:
-    """'3.1 MB'."""
+    """A size for people: '3.1 MB'."""
     for unit in ("B", "kB", "MB", "GB"):
         if n_bytes < 999.5:
             return f"{n_bytes:.3g} {unit}"

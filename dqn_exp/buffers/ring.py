@@ -2,7 +2,7 @@
 
 Letters: S seeds, N envs per seed, T capacity in time steps, B batch. Slot t * N + e of a seed holds the
 transition of env e at time t, slot i of the s-th seed is row s * capacity + i of a table; all seeds
-write to the same slots, because they step together. What lies where follows from the env steps so far.
+write to the same slots, because they step together. The slot of a transition follows from the env step.
 """
 
 import math
@@ -36,13 +36,13 @@ class Ring(TensorState):
         self.capacity = capacity
         self._n_envs, self._n_step = N, agent.n_step
         spec = context.spec
-        # Two tables: a random transition is then found in few lines of the cache.
+        # Two tables, so that a random transition lies in few cache lines.
         obs_bytes = 2 * math.prod(spec.obs_shape) * spec.obs_dtype.itemsize
         slot_bytes = obs_bytes + len(SCALARS) * context.dtype.itemsize
         self.n_bytes = S * capacity * slot_bytes + extra_bytes
         require_memory(self.n_bytes, context.device, "buffer.capacity", capacity)
         rows = S * capacity
-        # In a row, obs and next_obs.
+        # A row holds obs and next_obs.
         self._obs = allocate((rows, 2, *spec.obs_shape), spec.obs_dtype, context.device)
         self._scalars = allocate((rows, len(SCALARS)), context.dtype, context.device)
         self._row = torch.arange(S, device=context.device).unsqueeze(1) * capacity
@@ -101,13 +101,13 @@ class Ring(TensorState):
         A window ends early at its episode's end and at the newest transition of its env.
         """
         first = index + self._row
-        if self._n_step == 1:  # the common case, for which a window costs more than it gives
+        if self._n_step == 1:  # the common case, cheaper without windows
             action, reward, terminated, _ = self._scalars[first].unbind(-1)
             discount = self._gamma
             obs, next_obs = self._observations(self._obs, first).unbind(2)
         else:
             slots = index.unsqueeze(-1) + self._window
-            beyond = slots >= self.capacity  # quicker than the remainder
+            beyond = slots >= self.capacity  # faster than the remainder
             slots = slots - beyond * self.capacity + self._row.unsqueeze(-1)
             actions, rewards, ends, stop = self._scalars[slots].unbind(-1)
             reward, last = td.n_step(rewards, stop > 0, self._powers)
@@ -128,5 +128,5 @@ class Ring(TensorState):
 
     @staticmethod
     def _observations(table: Tensor, rows: Tensor) -> Tensor:
-        """Entries [S, B, *] of a table at rows [S, B]; `embedding` is the quickest way to do it."""
+        """Entries [S, B, *] of a table at rows [S, B]; `embedding` is the fastest way."""
         return F.embedding(rows, table.flatten(1)).view(*rows.shape, *table.shape[1:])

@@ -33,13 +33,13 @@ class SumTree:
         self.dtype = widest_float(device)
         self._widths = widths = _widths(n_leaves)
         rows = torch.arange(n_seeds, device=device).unsqueeze(1)
-        # Each of all seeds, one after the other.
+        # A level holds the nodes of all seeds, one seed after the other.
         self._levels = [allocate((n_seeds * width,), self.dtype, device) for width in widths]
         self._rows = [rows * width for width in widths]  # [S, 1] where a seed begins
 
     @staticmethod
     def n_bytes(n_seeds: int, n_leaves: int, device: torch.device) -> int:
-        """Bytes that a tree takes."""
+        """Size of a tree in bytes."""
         return n_seeds * sum(_widths(n_leaves)) * widest_float(device).itemsize
 
     def total(self) -> Tensor:
@@ -47,7 +47,7 @@ class SumTree:
         return self._whole_level(len(self._levels) - 1).sum(1)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All levels: sums made anew from the leaves might differ in the last bit."""
+        """All levels, because sums recomputed from the leaves could differ in the last bit."""
         return {f"tree{level}": sums for level, sums in enumerate(self._levels)}
 
     def update(self, index: Tensor, priority: Tensor) -> None:
@@ -55,7 +55,7 @@ class SumTree:
         self._levels[0][self._rows[0] + index] = priority
         for level in range(1, len(self._levels)):
             index = index // FANOUT
-            if self._widths[level] <= 4 * index.shape[1]:  # all of them: in order, that is quicker
+            if self._widths[level] <= 4 * index.shape[1]:  # all nodes, in order: faster
                 self._levels[level].copy_(
                     kernels.sum_children(self._levels[level - 1].view(-1, FANOUT))
                 )

@@ -49,7 +49,9 @@ def main() -> None:
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
     if HydraConfig.initialized():  # a sweep's, see sweeps/callback.py
-        code = _end_sweep(Path(HydraConfig.get().sweep.dir).absolute()) or code
+        ended = _end_sweep(Path(HydraConfig.get().sweep.dir).absolute())
+        if code != 2 or ended == 1:  # else this call was refused, whatever earlier ones have left
+            code = ended or code
     sys.exit(code)
 
 

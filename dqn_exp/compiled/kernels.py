@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.adam import adam as torch_adam
 
-# The kernels behind torch.optim's fused=True (torch 2.6 to 2.13). Around them, torch.optim groups tensors
-# and checks arguments, which takes four times as long as the update of a small net: 4 % of a training
+# The kernels behind torch.optim's fused=True (torch 2.6 to 2.13). Around them, torch.optim groups
+# tensors and checks arguments, which takes four times as long as the update of a small net: 4 % of a training
 # step in plain code. Where they are missing, torch.optim is called.
 FUSED_ADAM: list[Any] = [getattr(torch, name, None) for name in ("_fused_adam_", "_fused_adamw_")]
 
@@ -152,7 +151,9 @@ def adam(
         }
         if fused:
             fused(*state, [torch.full((), float(count), device=params.device)], **options)
-        else:  # which counts by itself
+        else:
+            from torch.optim.adam import adam as torch_adam  # slow to import; it counts by itself
+
             counts = [torch.full((), float(count) - 1.0, device=params.device)]
             torch_adam(*state, counts, fused=True, decoupled_weight_decay=decoupled, **options)
         return

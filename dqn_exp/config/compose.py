@@ -237,8 +237,10 @@ def job_name(*, _root_: DictConfig) -> str:
 
 def help_(*, _root_: DictConfig) -> str:
     """The text of --help, for the options chosen."""
+    sources = _root_.hydra.runtime.config_sources  # conf/ and the folder of --config-dir
+    folders = [Path(source.path) for source in sources if source.schema == "file"]
     groups = {
-        group: sorted(p.stem for p in (CONF / group).glob("*.yaml") if not p.stem.startswith("_"))
+        group: sorted({p.stem for folder in folders for p in (folder / group).glob("[!_]*.yaml")})
         for group in GROUPS
     }
     config = {key: value for key, value in _root_.items() if key != "hydra"}

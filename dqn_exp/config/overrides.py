@@ -36,7 +36,8 @@ def problems_of(
 def unknown_keys(others: Sequence[Override], cfg: DictConfig, groups: list[str]) -> list[Problem]:
     """Keys that the composed config does not have, each with those that were probably meant."""
     node: dict[str, Any] = OmegaConf.to_container(cfg, resolve=False)  # type: ignore[assignment]
-    about, problems = meanings(node), []
+    about = dict.fromkeys(flatten(node), "") | meanings(node)  # of plug-ins' keys no meaning is known
+    problems = []
     for override in others:
         key = override.key_or_group
         if key.startswith("hydra") or override.is_add() or key in flatten(node):

@@ -31,7 +31,7 @@ VECTOR_ENVS = {"sync": SyncVectorEnv, "async": AsyncVectorEnv}  # async: a proce
 
 @register("env", "gymnasium")
 class GymnasiumEnv:
-    """S * N environments in lockstep, in this process or, "async", each in one of its own.
+    """S * N environments in lockstep, in this process or, "async", each in its own process.
 
     Args:
         seeds: [S] int64 seed values, on the device that observations should be on.
@@ -53,13 +53,11 @@ class GymnasiumEnv:
         self._device = seeds.device
         self._strict = strict
         self._shape = (len(seeds), n)
-        # Built before the vector env, so that what is wrong with the id or spaces is said plainly.
+        # Before the vector env, for clear messages about a wrong id or unsupported spaces.
         self.spec, self._first_action = _spec(env_id, kwargs, wrappers)
 
         def make() -> gymnasium.Env:
-            if (
-                config.vectorization == "async"
-            ):  # this is a process of its own, which ends with the run's
+            if config.vectorization == "async":  # a process of its own, which ends with the run
                 for each in SIGNALS:
                     signal.signal(each, signal.SIG_IGN)
             return _make(env_id, {**kwargs, "disable_env_checker": True}, wrappers)
@@ -87,7 +85,7 @@ class GymnasiumEnv:
         self._ages = np.zeros_like(self._episode)  # steps of each env's episode so far
         # [steps, S * N], back to the start of the oldest of them, and how many
         self._actions, self._n_actions = np.zeros((0, self._ages.size), np.int64), 0
-        obs, _ = self._envs.reset(seed=self._present_seeds())
+        obs, _ = self._envs.reset(seed=self._current_seeds())
         return self._observe(obs)
 
     def step(self, action: Tensor) -> tuple[Transition, Tensor]:
@@ -122,22 +120,22 @@ class GymnasiumEnv:
         return finished
 
     def state_dict(self) -> State:
-        """Which episodes the envs are in, what has been done in them, and what is seen now."""
+        """The current episodes, the actions taken in them, and the current observations."""
         return {
             "steps": self._steps,
             "first_episode": self._first_episode,
             "episode": self._episode.tolist(),
             "episode_counts": self.episode_counts.tolist(),
             "ages": self._ages.tolist(),
-            "actions": torch.from_numpy(self._present_actions()),
+            "actions": torch.from_numpy(self._current_actions()),
             "obs": self._obs,
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from a state of `state_dict`: play the present episodes again.
+        """Continue from a state of `state_dict`: replay the current episodes.
 
         Raises:
-            NotDeterministicError: this leads elsewhere.
+            NotDeterministicError: the replay leads to other observations.
         """
         self.reset(state["first_episode"])
         self._steps = state["steps"]
@@ -145,7 +143,7 @@ class GymnasiumEnv:
         self.episode_counts.copy_(torch.tensor(state["episode_counts"]))
         self._actions = state["actions"].numpy()
         self._n_actions = len(self._actions)
-        obs, _ = self._envs.reset(seed=self._present_seeds())
+        obs, _ = self._envs.reset(seed=self._current_seeds())
         for left, actions in zip(range(len(self._actions), 0, -1), self._actions, strict=True):
             if (begins := self._ages == left).any():
                 self._reset(begins)
@@ -153,36 +151,36 @@ class GymnasiumEnv:
             if (done := terminated | truncated).any():
                 if (done & (self._ages >= left)).any():
                     raise self._not_deterministic()
-                self._reset(done)  # one that has not begun yet, and only steps along
+                self._reset(done)  # its current episode begins later in the replay
         if self._n_actions and (begins := self._ages == 0).any():
             obs = self._reset(begins)
         if not torch.equal(self._observe(obs), state["obs"].to(self._device)):
             raise self._not_deterministic()
 
     def begin_new_episodes(self) -> Tensor:
-        """Leave all episodes unfinished, uncounted, and begin the next: first obs [S, N, *obs]."""
+        """Abandon all current episodes, uncounted, and begin the next: first obs [S, N, *obs]."""
         self._episode += 1
         self._ages[:] = 0
-        obs, _ = self._envs.reset(seed=self._present_seeds())
+        obs, _ = self._envs.reset(seed=self._current_seeds())
         return self._observe(obs)
 
     def _remember(self, actions: np.ndarray) -> None:
-        """Keep actions [S * N]; those of finished episodes are forgotten when there is no room left."""
+        """Keep actions [S * N]; those of finished episodes are dropped when space runs out."""
         if self._n_actions == len(self._actions):
-            present = self._present_actions()
-            self._n_actions = len(present)
-            self._actions = np.concatenate([present, present, np.zeros((64, len(actions)), np.int64)])
+            current = self._current_actions()
+            self._n_actions = len(current)
+            self._actions = np.concatenate([current, current, np.zeros((64, len(actions)), np.int64)])
         self._actions[self._n_actions] = actions
         self._n_actions += 1
 
-    def _present_actions(self) -> np.ndarray:
-        """[steps, S * N] since the oldest of the present episodes began."""
+    def _current_actions(self) -> np.ndarray:
+        """Actions [steps, S * N] since the oldest of the current episodes began."""
         return self._actions[self._n_actions - self._ages.max() : self._n_actions]
 
     def _not_deterministic(self) -> NotDeterministicError:
         return NotDeterministicError(
-            f"env.id={self._id}: cannot be resumed exactly: the actions of its present episodes, done "
-            "again from the same seeds, lead elsewhere"
+            f"env.id={self._id}: cannot be resumed exactly: the actions of its episodes, repeated "
+            "from the same seeds, lead to other observations"
         )
 
     def close(self) -> None:
@@ -193,7 +191,7 @@ class GymnasiumEnv:
     def _refuse_not_finite(self, obs: np.ndarray, reward: np.ndarray) -> None:
         """Raise FloatingPointError if an observation [S * N, ...] or reward [S * N] is not finite."""
         for name, values in (("observation", obs), ("reward", reward)):
-            # A sum is quicker to look at than all values; it may overflow without any being infinite.
+            # A sum is cheaper to test than all values; it can overflow although every value is finite.
             if values.dtype.kind == "f" and not math.isfinite(values.sum()):
                 for env in np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(1)):
                     raise FloatingPointError(
@@ -202,11 +200,11 @@ class GymnasiumEnv:
                     )
 
     def _observe(self, obs: np.ndarray) -> Tensor:
-        self._obs = self._tensor(obs.copy())  # the vector env writes the next ones into the same array
+        self._obs = self._tensor(obs.copy())  # the vector env reuses the array
         return self._obs
 
     def _tensor(self, array: np.ndarray) -> Tensor:
-        """[S * N, ...] of the host as [S, N, ...] on the device."""
+        """An array [S * N, ...] as a tensor [S, N, ...] on the device."""
         return torch.from_numpy(array.reshape(self._shape + array.shape[1:])).to(self._device)
 
     def _finish_episodes(self, done: np.ndarray, statistics: dict) -> None:
@@ -226,11 +224,11 @@ class GymnasiumEnv:
             self.episode_counts[seed] += 1
 
     def _reset(self, mask: np.ndarray) -> np.ndarray:
-        """Begin the present episodes [S * N] where the mask is true; returns what is seen by all."""
-        return self._envs.reset(seed=self._present_seeds(), options={"reset_mask": mask})[0]
+        """Begin the current episodes where the mask [S * N] is true; returns all observations."""
+        return self._envs.reset(seed=self._current_seeds(), options={"reset_mask": mask})[0]
 
-    def _present_seeds(self) -> list[int | None]:
-        """What each env's present episode starts from."""
+    def _current_seeds(self) -> list[int | None]:
+        """The reset seed of each env's current episode."""
         while self._episode.max() >= len(self._episode_seeds):
             more = self._draw_episode_seeds(len(self._episode_seeds))
             self._episode_seeds = np.concatenate([self._episode_seeds, more])
@@ -244,7 +242,7 @@ class GymnasiumEnv:
 
 
 def _make(id: str, kwargs: dict, wrappers: list[schema.Wrapper]) -> gymnasium.Env:
-    """One env: raw returns recorded innermost, discrete observations one-hot in uint8."""
+    """One env that records raw returns; discrete observations become one-hot vectors of uint8."""
     env = RecordEpisodeStatistics(gymnasium.make(id, **kwargs))
     for node in wrappers:
         env = registry.build("wrapper", node, env)
@@ -254,7 +252,7 @@ def _make(id: str, kwargs: dict, wrappers: list[schema.Wrapper]) -> gymnasium.En
 
 
 def _spec(id: str, kwargs: dict, wrappers: list[schema.Wrapper]) -> tuple[Spec, int]:
-    """What the env looks like, and the number of its first action."""
+    """The spec of the env, and the number of its first action."""
     try:
         env = _make(id, kwargs, wrappers)
     except ConfigError:
@@ -281,7 +279,7 @@ def _invalid(id: str, message: str) -> ConfigError:
 
 
 def _try_out(id: str, env: gymnasium.Env, space: spaces.Box, action: np.integer) -> None:
-    """Raise ConfigError if an env does not do what Gymnasium's API says, by a reset and a step."""
+    """Raise ConfigError if a reset or a step shows that an env does not follow Gymnasium's API."""
     try:
         first, _ = env.reset(seed=0)
         obs, _, _, _, _ = env.step(action)

@@ -30,7 +30,7 @@ SYSTEMS: dict[str, tuple[type[System], int]] = {  # Gymnasium id -> physics, tim
 class NativeEnv(TensorState):
     """S * N environments as one batch of tensors, changed in place.
 
-    The course of an env depends on (seed value, env index, episode number) and the actions alone.
+    An episode depends only on (seed value, env index, episode number) and the actions.
 
     Args:
         seeds: [S] int64 seed values, on the device to run on.
@@ -141,13 +141,13 @@ class NativeEnv(TensorState):
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a state of `state_dict`; raises ValueError if it is none."""
+        """Continue from a state of `state_dict`; raises ValueError if it does not fit."""
         super().load_state_dict(state)
         self._taken = int(self._steps)
         self._numbers = self.episode_counts.cpu().numpy()
 
     def begin_new_episodes(self) -> Tensor:
-        """Leave all episodes unfinished, uncounted, and begin the next: first obs [S, N, *obs]."""
+        """Abandon all current episodes, uncounted, and begin the next: first obs [S, N, *obs]."""
         self._episode.add_(1)
         self._first_episode.add_(1)
         self._state.copy_(self._first_states())

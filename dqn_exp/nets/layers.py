@@ -37,14 +37,14 @@ class Layout:
         self._initial: list[tuple[float, float]] = []  # centre and half width of the distribution
 
     def add(self, shape: tuple[int, ...], bound: float, center: float = 0.0) -> int:
-        """Reserve a tensor, uniform in [center - bound, center + bound) at first; its number."""
+        """Reserve a tensor, at first uniform in [center - bound, center + bound); its number."""
         self.sizes.append(math.prod(shape))
         self._shapes.append(shape)
         self._initial.append((center, bound))
         return len(self._shapes) - 1
 
     def add_noise(self, size: int) -> slice:
-        """Reserve numbers of the noise [S, M]; returns where they are."""
+        """Reserve part of the noise [S, M]; returns where it is."""
         self.n_noise += size
         return slice(self.n_noise - size, self.n_noise)
 

@@ -26,9 +26,11 @@ from dqn_exp import manifest
 from dqn_exp.manifest import CheckpointError, UnknownSchemaError
 from dqn_exp.state import State
 
-SEGMENT_BYTES = 4 << 20  # larger tensors are cut: pieces that have not changed are not written again
+SEGMENT_BYTES = 4 << 20  # larger tensors are split; unchanged pieces are linked, not written again
 WRITERS = 4  # threads
-EXTRA_BYTES = 64 << 20  # that a state may grow by: actions of an episode, metrics not yet summed
+EXTRA_BYTES = (
+    64 << 20
+)  # a state may be larger by so much: actions of an episode, metrics not yet summed
 DTYPES = {  # as safetensors names them
     torch.bool: "BOOL",
     torch.uint8: "U8",
@@ -41,14 +43,14 @@ DTYPES = {  # as safetensors names them
     torch.float32: "F32",
     torch.float64: "F64",
 }
-SMALL = "state.safetensors"  # all tensors that are not cut
+SMALL = "state.safetensors"  # all tensors that are not split
 FILE_NAME = re.compile(r"[A-Za-z0-9_.]+\.safetensors")
 FOLDER_NAME = re.compile(r"step=(\d+)")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint on disk, whose files have been found to be those that were saved."""
+    """A verified checkpoint on disk."""
 
     path: Path
     manifest: dict[str, Any]
@@ -68,10 +70,10 @@ class Checkpoint:
         """The state that was saved; its tensors are on the CPU.
 
         Args:
-            like: a state of about the size that this one must have.
+            like: a state of about the expected size.
 
         Raises:
-            CheckpointError: it is much larger, or a file holds something else than tensors.
+            CheckpointError: it is much larger, or a file does not contain tensors.
         """
         expected = sum(tensor.nbytes for tensor in _split(like)[0].values())
         if self.n_bytes > 2 * expected + EXTRA_BYTES:
@@ -113,7 +115,7 @@ class Checkpoints:
         If that of this step has been saved already, nothing happens.
 
         Args:
-            about: what else the manifest says.
+            about: other entries of the manifest.
 
         Raises:
             OSError: nothing has been saved, and nothing deleted.
@@ -178,14 +180,14 @@ class Checkpoints:
     def _paths(self) -> list[Path]:
         """The paths of all checkpoints, newest first."""
         if self._folder.is_symlink():
-            raise CheckpointError(f"{self._folder}: a symbolic link, which may lead anywhere")
+            raise CheckpointError(f"{self._folder}: a symbolic link")
         if not self._folder.is_dir():
             return []
         found = [path for path in self._folder.iterdir() if FOLDER_NAME.fullmatch(path.name)]
         return sorted(found, key=_step, reverse=True)
 
     def _write(self, folder: Path, name: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-        """A file of tensors: its size and digest. A link, if the same is on disk already."""
+        """Write a file of tensors, or link an identical one; returns its size and digest."""
         data = _serialised(tensors)
         digest = _digest(*data)
         path, same = folder / name, self._on_disk.get(digest)
@@ -193,12 +195,12 @@ class Checkpoints:
             if same is None:
                 raise FileNotFoundError
             os.link(same, path)
-        except OSError:  # nor can all filesystems link
+        except OSError:  # not all file systems can link
             _write_through(path, *data)
         return {"bytes": sum(len(part) for part in data), "sha256": digest}
 
     def _discard(self, path: Path) -> None:
-        """Delete a checkpoint, such that what is left of one does not look like one."""
+        """Delete a checkpoint; renamed first, because a partly deleted one must not look like one."""
         old = path.rename(path.with_name(f".old.{path.name}"))
         shutil.rmtree(old, ignore_errors=True)
 
@@ -212,20 +214,20 @@ def verified(path: Path) -> Checkpoint:
     """The checkpoint at a path.
 
     Raises:
-        CheckpointError: there is none, or its files are not those that were saved.
+        CheckpointError: there is none, or its files differ from those saved.
     """
     found = manifest.read(path)
     for name, facts in found["files"].items():
         file = path / name
         if not FILE_NAME.fullmatch(name):
-            raise CheckpointError(f"{path}: {name!r} is no name of a file here")
+            raise CheckpointError(f"{path}: {name!r} is not a valid file name")
         if file.is_symlink() or not file.is_file():
-            raise CheckpointError(f"{file}: missing, or not a file")
+            raise CheckpointError(f"{file}: missing, or not a regular file")
         if file.stat().st_size != facts["bytes"]:
             raise CheckpointError(f"{file}: {file.stat().st_size:,} bytes, not {facts['bytes']:,}")
         with file.open("rb") as stream:
             if hashlib.file_digest(stream, "sha256").hexdigest() != facts["sha256"]:
-                raise CheckpointError(f"{file}: not what was saved (SHA-256)")
+                raise CheckpointError(f"{file}: not what was saved (SHA-256 differs)")
     return Checkpoint(path, found)
 
 
@@ -245,7 +247,7 @@ def _split(state: State, prefix: str = "") -> tuple[dict[str, Tensor], dict[str,
 
 
 def _pieces(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Files by name: one with all small tensors, and the large ones in pieces of some rows."""
+    """Files by name: one with all small tensors, and pieces of each large tensor."""
     small = {}
     for key, tensor in tensors.items():
         tensor = tensor.detach().cpu()
@@ -263,7 +265,7 @@ def _step(path: Path) -> int:
 
 
 def _serialised(tensors: Mapping[str, Tensor]) -> list[memoryview]:
-    """The parts of a safetensors file; those of tensors on the CPU are not copied, as the library does.
+    """The parts of a safetensors file, without copying CPU tensors as the library does.
 
     https://github.com/huggingface/safetensors#format
     """
@@ -299,7 +301,7 @@ def _write_through(path: Path, *data: bytes | memoryview) -> None:
 
 
 def _synchronise(folder: Path) -> None:
-    """Make what a folder lists as durable as its files."""
+    """Make the entries of a folder as durable as its files."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -13,7 +13,7 @@ from torch import Tensor
 from dqn_exp.interfaces import Env
 from dqn_exp.play import Play
 
-EPISODES_PER_EVALUATION = 1 << 20  # numbers set aside, so that no two evaluations share an episode
+EPISODES_PER_EVALUATION = 1 << 20  # reserved episode numbers: no two evaluations share an episode
 
 
 class Evaluation(NamedTuple):
@@ -24,7 +24,7 @@ class Evaluation(NamedTuple):
     discounted_return: np.ndarray  # [S] mean over the N episodes from them, in training's rewards
 
     def scalars(self) -> dict[str, np.ndarray]:
-        """Tag -> [S]."""
+        """The metrics of the evaluation: tag -> [S]."""
         return {
             "eval/return_mean": self.returns.mean(1),
             "eval/return_std": self.returns.std(1),

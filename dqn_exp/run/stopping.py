@@ -8,7 +8,7 @@ from dqn_exp.state import State
 
 
 class StopRule:
-    """Met when every seed has met it at some time; seeds that are early continue with the others.
+    """Met when every seed has met it at some time; early seeds continue with the others.
 
     Args:
         n_seeds: S.

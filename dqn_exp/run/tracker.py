@@ -1,4 +1,4 @@
-"""What a run leaves behind: TensorBoard events, metrics.csv, episodes.csv.
+"""The output of a run: TensorBoard events, metrics.csv, episodes.csv.
 
 One TensorBoard run per seed, all values of one step in one event. The x axis is env steps of a seed.
 """
@@ -16,7 +16,7 @@ from typing import Any, TextIO
 import numpy as np
 
 # pyright: reportAttributeAccessIssue=false
-# (the generated protocol-buffer modules tell type checkers nothing of what is in them)
+# (type checkers cannot see into the generated protocol-buffer modules)
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2, summary_v2
@@ -31,7 +31,7 @@ CARTPOLE_WINDOW = 100  # episodes that the official CartPole measure averages
 
 
 class Tracker:
-    """Writes a run's numbers, for all seeds. Nothing is touched before `open`.
+    """Writes the metrics of a run, for all seeds. No file is touched before `open`.
 
     Args:
         run_dir: the run folder, which exists.
@@ -58,7 +58,7 @@ class Tracker:
         self._resumed_at = step
 
     def open(self) -> None:
-        """Open all files: to append if the run was resumed, else anew."""
+        """Open all files: to append if the run was resumed, else as new files."""
         resumed, step = self._resumed_at is not None, (self._resumed_at or -1) + 1
         if not resumed:
             for path in (*_event_files(self._folders), *self._files):
@@ -141,7 +141,7 @@ class Tracker:
     def _event(self, step: int, values: Mapping[str, float]) -> Event:
         """An event of scalars by tag; valid until the next one of the same tags.
 
-        Made once and filled in anew: Google's library makes the allocator trim the whole process's
+        Created once and reused: Google's library makes the allocator trim the whole process's
         memory each time it has freed some thousand messages.
         """
         tags = tuple(values)

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from dqn_exp import checkpoint
-from dqn_exp.checkpoint import Checkpoints
+from dqn_exp.run import checkpoint
+from dqn_exp.run.checkpoint import Checkpoints
 
 checkpoint.SEGMENT_BYTES = 4096  # so that even a small state is cut
+ABOUT = {"config": {}}  # what manifests say besides
 STAGES = {"open", "os.mkdir", "os.link", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
 
 
@@ -22,11 +23,11 @@ def state(step: int) -> dict[str, Any]:
 
 
 def begin(folder: Path) -> tuple[Checkpoints, int]:
-    """The checkpoints in a folder as a resumed run takes them up, and the step of the newest."""
+    """The checkpoints in a folder as a resumed run finds them, and the step of the newest."""
     checkpoints = Checkpoints(folder, keep=2)
     newest = checkpoints.newest()
     if newest:
-        checkpoints.use(newest)
+        checkpoints.drop_after(newest.step)
     return checkpoints, newest.step if newest else 0
 
 
@@ -40,7 +41,7 @@ def die_at_stage(folder: Path, stage: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(count)
-    checkpoints.save(step + 1, state(step + 1), {})
+    checkpoints.save(step + 1, state(step + 1), ABOUT)
     os._exit(0)
 
 
@@ -50,4 +51,4 @@ def die_after(folder: Path, seconds: float) -> None:
     signal.setitimer(signal.ITIMER_REAL, seconds)  # nothing handles its signal
     while True:
         step += 1
-        checkpoints.save(step, state(step), {})
+        checkpoints.save(step, state(step), ABOUT)

@@ -8,20 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from runs import (
-    SMALL,
-    finish,
-    kill,
-    logged,
-    metrics,
-    result,
-    running,
-    saved,
-    start_and_kill,
-    summary,
-    train,
-    wait_for,
-)
+from helpers import rows, saved, summary, train
+from runs import SMALL, finish, kill, logged, result, running, start_and_kill, wait_for
 
 Whole = Callable[..., dict[str, Any]]
 NATIVE = "env.backend=native"
@@ -54,7 +42,7 @@ SLOW = [
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    """Gives the result of a run that nothing cuts off."""
+    """Gives the result of a run that nothing has ended early."""
 
     @cache
     def run(*overrides: str) -> dict[str, Any]:
@@ -115,7 +103,8 @@ def test_a_run_killed_in_the_middle_of_an_evaluation_repeats_it(
     with running(tmp_path, *overrides, f"hydra.run.dir={cut}") as process:
         wait_for(lambda: logged(cut) == step and (step < 2400 or step in saved(cut)), process)
         kill(process)
-    assert [str(step), "eval/return_mean"] not in [row[1:3] for row in metrics(cut)]
+    found = [(row["step"], row["tag"]) for row in rows(cut / "metrics.csv")]
+    assert (str(step), "eval/return_mean") not in found
     finish(tmp_path, cut, *overrides)
     assert result(cut) == whole(*overrides)
 
@@ -168,7 +157,7 @@ def test_a_job_alone_does_what_it_does_third_in_a_sweep(
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device to move to and from")
 @pytest.mark.parametrize(("first", "second"), [("cpu", "cuda"), ("cuda", "cpu")])
-def test_a_run_goes_on_on_another_device_with_a_warning(
+def test_a_run_continues_on_another_device_with_a_warning(
     tmp_path: Path, first: str, second: str
 ) -> None:
     run = tmp_path / "run"

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import SMALL, logged, running, saved, train, wait_for
-from save_and_die import begin, die_after, die_at_stage, state
+from helpers import saved, train
+from runs import SMALL, logged, running, wait_for
+from save_and_die import ABOUT, begin, die_after, die_at_stage, state
 
-from dqn_exp.checkpoint import Checkpoints, verified
+from dqn_exp.run.checkpoint import Checkpoints, verified
 
 # One process that has imported torch; those that are to die are forked from it.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["dqn_exp.checkpoint"])
+PROCESSES.set_forkserver_preload(["dqn_exp.run.checkpoint"])
 
 
 def check(folder: Path, at_least: int, at_most: int) -> int:
@@ -40,7 +41,7 @@ def test_a_save_killed_at_any_stage_leaves_the_new_checkpoint_or_the_last(tmp_pa
         while True:
             shutil.rmtree(folder, ignore_errors=True)
             for step in range(1, {"nothing": 0, "one": 1, "all": 2}[keeps] + 1):
-                begin(folder)[0].save(step, state(step), {})
+                begin(folder)[0].save(step, state(step), ABOUT)
             before = len(saved(tmp_path))
             process = PROCESSES.Process(target=die_at_stage, args=(folder, stage))
             process.start()
@@ -51,7 +52,7 @@ def test_a_save_killed_at_any_stage_leaves_the_new_checkpoint_or_the_last(tmp_pa
                 break
             assert process.exitcode == -signal.SIGKILL
             outcomes.add(after - before)
-            begin(folder)[0].save(after + 1, state(after + 1), {})
+            begin(folder)[0].save(after + 1, state(after + 1), ABOUT)
             check(folder, after + 1, after + 1)
             leftovers = [path.name for path in folder.iterdir() if path.name.startswith(".")]
             assert leftovers == []
@@ -74,7 +75,7 @@ def test_a_hundred_saves_in_a_row_killed_at_random_moments_leave_a_whole_checkpo
         assert process.exitcode == -signal.SIGALRM
         step = check(folder, step, 10**6)
     assert step > 100
-    begin(folder)[0].save(step + 1, state(step + 1), {})
+    begin(folder)[0].save(step + 1, state(step + 1), ABOUT)
     assert {path.name for path in folder.iterdir()} == {f"step={step}", f"step={step + 1}"}
 
 

@@ -1,6 +1,5 @@
 """Signals that ask a run to end, and a folder that two runs want."""
 
-import json
 import os
 import signal
 import time
@@ -9,20 +8,8 @@ from signal import Signals
 from typing import Any
 
 import pytest
-from runs import (
-    SMALL,
-    digests,
-    finish,
-    kill,
-    logged,
-    metrics,
-    result,
-    running,
-    saved,
-    summary,
-    train,
-    wait_for,
-)
+from helpers import digests, rows, saved, summary, train
+from runs import SMALL, finish, kill, logged, result, running, wait_for
 
 INTERRUPTED = 75
 LONG_EVALUATION = ["eval.episodes=2000", "eval.final_episodes=20000"]
@@ -45,7 +32,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [pytest.param(n, marks=[pytest.mark.slow] * (n != signal.SIGTERM)) for n in SIGNALS],
     ids=lambda number: number.name,
 )
-def test_a_signal_ends_a_run_with_a_checkpoint_from_which_it_goes_on_bit_for_bit(
+def test_a_signal_ends_a_run_with_a_checkpoint_from_which_it_continues_bit_for_bit(
     whole: Path, tmp_path: Path, number: Signals
 ) -> None:
     cut = tmp_path / "cut"
@@ -54,7 +41,7 @@ def test_a_signal_ends_a_run_with_a_checkpoint_from_which_it_goes_on_bit_for_bit
         process.send_signal(number)
         assert process.wait() == INTERRUPTED
     assert summary(cut)["status"] == "interrupted"
-    assert f"resume={cut}" in (cut / "train.log").read_text()
+    assert "python train.py resume=cut\n" in (cut / "train.log").read_text()
     stopped_at = saved(cut)[-1]
     assert 600 <= stopped_at < 2400
     done = train(tmp_path, f"resume={cut}")
@@ -102,11 +89,10 @@ def test_a_second_signal_ends_the_process_at_once(
         process.send_signal(first)
         time.sleep(0.1)
         assert process.poll() is None
-        asked = time.monotonic()
         process.send_signal(second)
         assert process.wait() == -second
-        assert time.monotonic() - asked < 2
-    assert ["800", "eval/return_mean"] not in [row[1:3] for row in metrics(cut)]
+    found = [(row["step"], row["tag"]) for row in rows(cut / "metrics.csv")]
+    assert ("800", "eval/return_mean") not in found  # the evaluation has not ended
     if second == signal.SIGINT:
         finish(tmp_path, cut, *SMALL)
         whole_result, cut_result = result(whole), result(cut)
@@ -137,18 +123,18 @@ def test_of_two_processes_in_one_folder_the_second_is_refused_and_told_whose_it_
         refused = train(tmp_path, *SMALL, *LONG_EVALUATION, f"hydra.run.dir={folder}", "resume=auto")
         assert refused.returncode == 2
         assert f"in use by process {process.pid} on " in refused.stderr
-        assert digests(folder).items() >= {k: v for k, v in before.items() if ".hydra" in k}.items()
+        assert digests(folder) == before
         assert process.poll() is None
         kill(process)
     assert str(process.pid) in (folder / ".lock").read_text()
     finish(tmp_path, folder, *SMALL)  # the lock of the killed process is no obstacle
 
 
-def test_a_folder_that_holds_a_run_is_not_touched_without_resume(whole: Path) -> None:
+def test_a_folder_with_a_run_is_not_touched_without_resume(whole: Path) -> None:
     before = digests(whole)
     refused = train(whole.parent, *SMALL, "seed=1", f"hydra.run.dir={whole}")
     assert refused.returncode == 2
-    assert "holds a run already; resume=auto goes on with it" in refused.stderr
+    assert "contains a run; resume=auto continues it" in refused.stderr
     assert digests(whole) == before
 
 
@@ -169,6 +155,5 @@ def test_a_finished_run_is_not_trained_again(whole: Path) -> None:
     before = digests(whole)
     finish(whole.parent, whole, *SMALL)
     after = digests(whole)
-    changed = {name for name in after if after[name] != before.get(name)}
-    assert all(name in {".lock", "train.log"} or name.startswith(".hydra/") for name in changed)
-    assert json.loads((whole / "summary.json").read_text())["status"] == "finished"
+    assert {name for name in after if after[name] != before.get(name)} <= {"train.log"}
+    assert summary(whole)["status"] == "finished"

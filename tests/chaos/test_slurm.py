@@ -1,16 +1,15 @@
 """Jobs that Slurm sends back into the queue. They need a cluster: `sbatch` and `sinfo` that work."""
 
-import json
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from helpers import command, summary
 
-ROOT = Path(__file__).parents[2]
-TRAIN = [str(ROOT / "train.py"), "compile=false", "total_steps=12000", "checkpoint.every=2000"]
+TRAIN = ["compile=false", "total_steps=12000", "checkpoint.every=2000"]
 TRAIN += ["eval.episodes=3", "eval.final_episodes=3", "resume=auto"]
 SCRIPT = """#!/bin/bash
 #SBATCH --requeue --open-mode=append --signal=B:USR1@120 --cpus-per-task=1 --output={folder}/out
@@ -41,36 +40,37 @@ def wait_for(condition: Callable[[], bool], seconds: int) -> None:
         time.sleep(1)
 
 
-def summary(folder: Path) -> dict:
+def ended(folder: Path) -> dict[str, Any]:
+    """The summary of the only run below a folder."""
     (path,) = folder.rglob("summary.json")
-    return json.loads(path.read_text())
+    return summary(path.parent)
 
 
 def saved(folder: Path) -> bool:
     return any(folder.rglob("checkpoints/step=*"))
 
 
-def test_a_job_that_is_sent_back_by_its_script_goes_on(tmp_path: Path) -> None:
+def test_a_job_that_is_sent_back_by_its_script_continues(tmp_path: Path) -> None:
     script = tmp_path / "job.sh"
-    script.write_text(SCRIPT.format(folder=tmp_path, command=" ".join([sys.executable, *TRAIN])))
+    script.write_text(SCRIPT.format(folder=tmp_path, command=" ".join(command(*TRAIN))))
     job = slurm("sbatch", "--parsable", str(script))
     wait_for(lambda: saved(tmp_path), 120)
     slurm("scancel", "--signal=USR1", "--batch", job)
-    wait_for(lambda: summary(tmp_path)["status"] == "interrupted", 60)
-    wait_for(lambda: summary(tmp_path)["status"] == "finished", 400)  # Slurm itself waits two minutes
-    assert summary(tmp_path)["resumed_from"] > 0
+    wait_for(lambda: ended(tmp_path)["status"] == "interrupted", 60)
+    wait_for(lambda: ended(tmp_path)["status"] == "finished", 400)  # Slurm itself waits two minutes
+    assert ended(tmp_path)["resumed_from"] > 0
 
 
-def test_a_job_of_submitit_goes_on_after_its_checkpoint_hook(tmp_path: Path) -> None:
+def test_a_job_of_submitit_continues_after_its_checkpoint_hook(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     launcher = ["hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1"]
     launcher += ["hydra.launcher.timeout_min=30", f"hydra.sweep.dir={tmp_path}"]
-    command = [sys.executable, *TRAIN, *launcher, "seed=5", "--multirun"]
-    sweep = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    line = command(*TRAIN, *launcher, "seed=5", "--multirun")
+    sweep = subprocess.Popen(line, stdout=subprocess.DEVNULL)
     wait_for(lambda: saved(tmp_path), 120)
     (job,) = slurm("squeue", "--noheader", "--format=%i", "--name=train").split()
     slurm("scancel", "--signal=USR2", job)
-    wait_for(lambda: summary(tmp_path)["status"] == "interrupted", 60)
+    wait_for(lambda: ended(tmp_path)["status"] == "interrupted", 60)
     assert sweep.wait(timeout=400) == 0
-    assert summary(tmp_path)["status"] == "finished"
-    assert summary(tmp_path)["resumed_from"] > 0
+    assert ended(tmp_path)["status"] == "finished"
+    assert ended(tmp_path)["resumed_from"] > 0

@@ -2,28 +2,23 @@
 
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
+from helpers import command
 
-ROOT = Path(__file__).parents[2]
 WARM_UP, MINUTES = 5, 30
 
 
 @pytest.mark.slow
 def test_half_an_hour_of_eight_seeds_at_full_capacity_takes_no_more_memory(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "train.py"), f"hydra.run.dir={tmp_path / 'run'}", "seeds=8"]
-    command += [
-        "buffer=per",
-        "buffer.capacity=2000",
-        "total_steps=100_000_000",
-        "checkpoint.every=2000",
-    ]
-    command += ["compile=false", "eval.every=20_000", "eval.episodes=10", "eval.final_episodes=10"]
-    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    overrides = ["seeds=8", "buffer=per", "buffer.capacity=2000", "total_steps=100_000_000"]
+    overrides += ["compile=false", "checkpoint.every=2000"]
+    overrides += ["eval.every=20_000", "eval.episodes=10", "eval.final_episodes=10"]
+    line = command(f"hydra.run.dir={tmp_path / 'run'}", *overrides)
+    run = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     process, resident = psutil.Process(run.pid), []
     for _ in range(MINUTES):
         time.sleep(60)

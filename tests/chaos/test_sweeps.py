@@ -1,11 +1,12 @@
-"""Sweeps: failing jobs, killed ones, and several sweeps at once."""
+"""Sweeps whose jobs fail in parallel, that are killed or interrupted, and several at once."""
 
 import signal
 from pathlib import Path
 
 import pytest
 import torch
-from runs import SMALL, digests, finish, kill, logged, result, running, summary, train, wait_for
+from helpers import digests, summary, train
+from runs import SMALL, finish, kill, logged, result, running, wait_for
 
 TINY = [*SMALL, "total_steps=800", "checkpoint.every=200", "eval.every=400"]
 
@@ -16,39 +17,23 @@ def jobs(cwd: Path) -> dict[str, Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
-def test_one_failing_job_leaves_the_others_alone_and_is_named_in_the_end(
-    tmp_path: Path, launcher: str
+def test_one_failing_job_of_a_parallel_sweep_leaves_the_others_alone_and_is_named_in_the_end(
+    tmp_path: Path,
 ) -> None:
-    if launcher == "joblib":
-        pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     swept = ["--multirun", "optim.lr=0.001,1e29,0.002", "hydra.sweep.dir=sweep", *TINY]
-    swept += [f"hydra/launcher={launcher}"] + ["hydra.launcher.n_jobs=1"] * (launcher == "joblib")
-    done = train(tmp_path, *swept)
+    done = train(tmp_path, *swept, "hydra/launcher=joblib", "hydra.launcher.n_jobs=1")
     assert done.returncode == 1, done.stderr
     found = jobs(tmp_path)
+    assert list(found) == ["0_lr=0.001", "1_lr=1e29", "2_lr=0.002"]
     assert [summary(path)["status"] for path in found.values()] == ["finished", "failed", "finished"]
-    listed = [
-        line for line in done.stdout.splitlines() if line.endswith(tuple(map(str, found.values())))
-    ]
-    assert [line.split()[0] for line in listed] == ["finished", "failed", "finished"]
-    assert "is not finite" in listed[1]
-    assert [line.rsplit("/", 1)[-1] for line in listed] == list(found)
-
-
-@pytest.mark.slow
-def test_a_job_that_cannot_be_built_is_named_in_the_end_as_well(tmp_path: Path) -> None:
-    swept = ["--multirun", "buffer.capacity=999999999999,600", "hydra.sweep.dir=sweep"]
-    done = train(tmp_path, *swept, *(a for a in TINY if "capacity" not in a))
-    assert done.returncode != 0
-    assert [summary(path)["status"] for path in jobs(tmp_path).values()] == ["finished"]
-    assert "buffer.capacity" in done.stderr
-    assert any("0_buffer.capacity=999999999999" in line for line in done.stdout.splitlines())
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("1 "))
+    assert "failed: FloatingPointError('env step" in line
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
-def test_a_killed_sweep_goes_on_where_it_was_and_ends_as_if_nothing_had_happened(
+def test_a_killed_sweep_continues_where_it_was_and_ends_as_if_nothing_had_happened(
     tmp_path: Path, launcher: str
 ) -> None:
     if launcher == "joblib":
@@ -67,8 +52,7 @@ def test_a_killed_sweep_goes_on_where_it_was_and_ends_as_if_nothing_had_happened
     done = train(cut, *swept, "resume=auto")
     assert done.returncode == 0, done.stderr
     after = digests(first)
-    changed = {name for name in before if after[name] != before[name]}
-    assert all(name in {".lock", "train.log"} or name.startswith(".hydra/") for name in changed)
+    assert {name for name in after if after[name] != before.get(name)} <= {"train.log"}
     assert summary(second)["resumed_from"] in (200, 400, 600)
 
     assert train(whole, *swept).returncode == 0
@@ -88,7 +72,7 @@ def test_two_sweeps_begun_at_once_get_different_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_interrupted_sweep_goes_on_only_if_that_is_asked_for(tmp_path: Path) -> None:
+def test_an_interrupted_sweep_continues_only_if_that_is_asked_for(tmp_path: Path) -> None:
     swept = ["--multirun", "seed=0,1", "hydra.sweep.dir=sweep", *TINY]
     with running(tmp_path, *swept) as process:
         wait_for(lambda: any(logged(path) >= 400 for path in tmp_path.glob("sweep/0_*")), process)
@@ -96,7 +80,7 @@ def test_an_interrupted_sweep_goes_on_only_if_that_is_asked_for(tmp_path: Path) 
         assert process.wait() == 75
     refused = train(tmp_path, *swept)
     assert refused.returncode == 2
-    assert "holds a run already" in refused.stderr
+    assert "contains a run; resume=auto continues it" in refused.stderr
     assert train(tmp_path, *swept, "resume=auto").returncode == 0
     assert [summary(path)["status"] for path in jobs(tmp_path).values()] == ["finished"] * 2
 

@@ -1,6 +1,5 @@
 """TensorBoard's files that cannot be written, or are cut off, and clocks that go backwards."""
 
-import csv
 import shutil
 import signal
 import subprocess
@@ -10,22 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import (
-    SMALL,
-    finish,
-    kill,
-    logged,
-    metrics,
-    result,
-    running,
-    start_and_kill,
-    summary,
-    train,
-    wait_for,
-)
+from helpers import rows, summary, train
+from runs import SMALL, finish, kill, logged, result, running, start_and_kill, wait_for
 from tensorboard_server import tensorboard
 
-WARNING = "TensorBoard's events are written no more"
+WARNING = "TensorBoard events are no longer written"
 TINY = [*SMALL, "total_steps=800", "checkpoint.every=200", "eval.every=400"]
 
 
@@ -73,11 +61,10 @@ def shown(ask: Callable[..., Any], run: str, tag: str, last: int) -> list[int]:
 
 def check_curves(ask: Callable[..., Any], folder: Path) -> None:
     """Each curve has a point for each row of the CSV files, in the same order."""
-    with (folder / "episodes.csv").open(newline="") as file:
-        episodes = list(csv.DictReader(file))
+    metrics, episodes = rows(folder / "metrics.csv"), rows(folder / "episodes.csv")
     for seed in ("0", "1"):
         for tag in ("train/epsilon", "time/steps_per_second", "eval/return_mean"):
-            expected = [int(row[1]) for row in metrics(folder) if row[0] == seed and row[2] == tag]
+            expected = [int(r["step"]) for r in metrics if (r["seed"], r["tag"]) == (seed, tag)]
             assert len(expected) == len(set(expected))
             assert shown(ask, f"seed={seed}", tag, 2400) == expected
         expected = [int(row["step"]) for row in episodes if row["seed"] == seed]
@@ -152,7 +139,8 @@ def test_a_clock_that_goes_backwards_makes_no_duration_negative(
     assert found["wall_seconds"] > 0
     assert found["train_seconds"] > 0
     assert found["steps_per_second"] > 0
-    assert all(float(row[3]) > 0 for row in metrics(folder) if row[2] == "time/steps_per_second")
+    speeds = [r for r in rows(folder / "metrics.csv") if r["tag"] == "time/steps_per_second"]
+    assert all(float(row["value"]) > 0 for row in speeds)
     monkeypatch.delenv("PYTHONPATH")
     with tensorboard(folder) as ask:
         check_curves(ask, folder)
