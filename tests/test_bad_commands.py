@@ -173,7 +173,7 @@ def test_a_folder_of_config_groups_that_is_not_there_is_refused(tmp_path: Path) 
 
 PROGRAM = [
     (
-        "agent=dqnn optim.lr=nan checkpoint.every=0 +buffer.typo=1",
+        "agent=dqnn optim.lr=nan checkpoint.every=0 buffer=uniform +buffer.typo=1",
         [
             "agent=dqnn: unknown option - did you mean 'dqn'?",
             "buffer.typo: unknown key (one of: capacity, name)",
@@ -192,7 +192,6 @@ PROGRAM = [
     ("buffer.capacity=9999999999999", ["buffer.capacity=9999999999999: needs "]),
     ("--config-dir nowhere", ["config_dir=nowhere: no such folder"]),
     ("--config-name other", ["config: Cannot find primary config 'other'."]),
-    ("hydra.run.dir=/proc/no", ["run folder=/proc/no: cannot be created: No such file"]),
     ("--multirun agent=dqn,dqnn", ["agent=dqnn: unknown option - did you mean 'dqn'?"]),
     ("--multirun sede=1,2 agent=null", ["agent=null: unknown option", "sede: unknown key - did you"]),
 ]
@@ -209,6 +208,16 @@ def test_the_program_exits_with_2_a_line_for_each_problem_and_no_file(
     assert len(said) == len(lines), done.stderr
     assert all(seen.startswith(line) for seen, line in zip(said, sorted(lines), strict=True)), said
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_folder_that_cannot_be_created_is_a_problem_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = train(tmp_path, "hydra.run.dir=file/run")
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("run folder=file")
+    assert line.endswith(": cannot be created: Not a directory")
+    assert [path.name for path in tmp_path.rglob("*")] == ["file"]
 
 
 def test_a_sweep_refuses_some_of_its_jobs_and_runs_the_others(tmp_path: Path) -> None:

@@ -33,7 +33,8 @@ def other_settings() -> Iterator[None]:
 
 
 def keeps_denormals() -> bool:
-    return bool((torch.tensor([1e-310], dtype=torch.float64) * 0.5).item())
+    smallest = torch.ones(1, dtype=torch.int64).view(torch.float64)  # a literal might be read as 0
+    return bool((smallest + smallest).view(torch.int64).item())
 
 
 def settings() -> dict[str, Any]:

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from helpers import PROGRAM, TINY, train
+from helpers import PROGRAM, train
 
 import dqn_exp.__main__ as package
 
@@ -58,10 +58,3 @@ def test_the_module_refuses_what_the_script_refuses(tmp_path: Path) -> None:
     assert done.stderr == same.stderr
     assert "agent.gamma=2" in done.stderr
     assert not list(tmp_path.iterdir())
-
-
-def test_the_module_trains_and_tells_how_to_continue_with_itself(tmp_path: Path) -> None:
-    done = run(tmp_path, *MODULE, "train", *TINY, "hydra.run.dir=here")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "  dqn-exp train resume=here"
-    assert (tmp_path / "here/summary.json").exists()

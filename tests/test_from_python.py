@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import TINY, rows, saved, summary, train
+from helpers import TINY, rows, saved, summary
 
 SCRIPT = """
 import sys
@@ -26,6 +26,14 @@ def from_python(cwd: Path, folder: str, *overrides: str) -> subprocess.Completed
     return done
 
 
+def program(cwd: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    """`dqn-exp train`."""
+    command = [sys.executable, "-m", "dqn_exp", "train", *overrides]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Holds a run from each, in folders `python` and `program`, and what they printed."""
@@ -33,8 +41,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = from_python(home, "python", *CHOSEN)
     (home / "python.printed").write_text(done.stderr)
     (home / "python.returned").write_text(done.stdout)
-    done = train(home, *CHOSEN, "hydra.run.dir=program")
-    assert done.returncode == 0, done.stderr
+    done = program(home, *CHOSEN, "hydra.run.dir=program")
     (home / "program.printed").write_text(done.stdout)
     return home
 
@@ -64,6 +71,7 @@ def test_both_print_and_log_the_same(home: Path) -> None:
     printed = [(home / f"{name}.printed").read_text() for name in ("python", "program")]
     assert told(printed[0]) == told(printed[1])
     assert "greedy return" in printed[0]
+    assert printed[1].endswith("  dqn-exp train resume=program\n")
     for name, text in zip(("python", "program"), printed, strict=True):
         log = (home / name / "train.log").read_text()
         assert re.sub(r"(?m)^\[[^]]*\] ", "", log) == text
@@ -81,8 +89,7 @@ def numbers(folder: Path) -> list[dict[str, str]]:
 
 
 def test_each_continues_the_other_with_the_same_bits(home: Path) -> None:
-    program = train(home, "resume=python", "total_steps=400")
-    assert program.returncode == 0, program.stderr
+    program(home, "resume=python", "total_steps=400")
     from_python(home, "", "resume=program", "total_steps=400")
     for name in ("python", "program"):
         assert summary(home / name)["status"] == "finished"

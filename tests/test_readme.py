@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers import PROGRAM, TINY, options, rows, tiny_run
+from helpers import PROGRAM, TINY, options, rows, summary, tiny_run
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -196,6 +196,14 @@ def test_a_refused_command_prints_what_the_readme_shows(tmp_path: Path) -> None:
     assert done.stderr == block.partition("\n")[2]
 
 
+def test_the_command_that_a_job_of_a_sweep_prints_resumes_it(tmp_path: Path) -> None:
+    job = tmp_path / "multirun/3_agent=ddqn,buffer=per"
+    tiny_run(job).run()
+    printed = f"python train.py resume={job.relative_to(tmp_path)} total_steps=100_000"
+    run(printed, tmp_path)
+    assert summary(job)["resumed_from"] == 300
+
+
 @pytest.mark.parametrize("readme", READMES[:3])
 def test_the_python_snippets_run(readme: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def compose_small(*overrides: str, **kwargs: Any) -> schema.Config:
@@ -260,8 +268,9 @@ def test_the_keys_that_people_change_exist() -> None:
 
 
 def test_the_table_of_benchmarks_lists_them_all() -> None:
-    shown = commands("dqn_exp/bench/README.md")
-    assert {name for c in shown for name in re.findall(r"dqn-exp bench (\w+)", c)} == set(BENCHMARKS)
+    table = table_of("dqn_exp/bench/README.md", "Speed")
+    listed = [row[0].strip("`").removeprefix("dqn-exp bench ") for row in table]
+    assert sorted(listed) == sorted(BENCHMARKS)
 
 
 def test_the_layers_and_the_tests_that_are_named_exist() -> None:
@@ -299,7 +308,7 @@ def headings(path: Path) -> set[str]:
 
 def table_of(readme: str, heading: str) -> list[list[str]]:
     """The first table below a heading: the cells of its rows, without the head."""
-    section = re.split(rf"^##+ {heading}$", (ROOT / readme).read_text(), flags=re.M)[1]
+    section = re.split(rf"^#+ {heading}$", (ROOT / readme).read_text(), flags=re.M)[1]
     table = re.search(r"(?:^\|.*\n)+", section, re.M)
     assert table, heading
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[0].splitlines()]

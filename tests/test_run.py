@@ -18,7 +18,8 @@ CHOICES = [f"{group}={option}" for group in PARTS if group != "wrapper" for opti
 
 
 def run_in_float64(folder: Path, *overrides: str) -> Run:
-    run = Run(build(tiny(*overrides), torch.float64), folder, progress=False)
+    shorter = ["total_steps=180", "buffer.capacity=120", "eval.every=100", "log.every=60"]
+    run = Run(build(tiny(*shorter, *overrides), torch.float64), folder, progress=False)
     run.run()
     return run
 

@@ -40,8 +40,8 @@ def test_one_failing_and_some_refused_jobs_leave_the_others_alone_and_are_named_
     done = train(tmp_path, "--multirun", *swept, *fixed, "seeds=3")
     assert done.returncode == 1, done.stderr
     assert ended(tmp_path / "here") == {
-        "0_lr=1e29,capacity=210": "failed",
-        "1_lr=1e29,capacity=999999999999": "refused",
+        "0_lr=1e+29,capacity=210": "failed",
+        "1_lr=1e+29,capacity=999999999999": "refused",
         "2_lr=0.003,capacity=210": "finished",
         "3_lr=0.003,capacity=999999999999": "refused",
     }
@@ -54,7 +54,7 @@ def test_one_failing_and_some_refused_jobs_leave_the_others_alone_and_are_named_
     assert found[1] == f"2 0.003 {best['objective']:.1f} [{low:.1f}, {high:.1f}] finished"
     assert found[2].startswith("0 1e+29 failed: FloatingPointError('env step ")
     reason = "buffer.capacity=999999999999: needs "
-    assert found[3].startswith(f"1 refused lr=1e29,capacity=999999999999: {reason}")
+    assert found[3].startswith(f"1 refused lr=1e+29,capacity=999999999999: {reason}")
     assert found[4].startswith(f"3 refused lr=0.003,capacity=999999999999: {reason}")
     assert lines[at + 6] == "  tensorboard --logdir here"
     assert len([line for line in done.stderr.splitlines() if line.startswith(reason)]) == 2
@@ -79,11 +79,10 @@ def test_a_sweep_leaves_a_folder_for_every_job_named_by_what_varies(
 
 
 def test_a_long_value_does_not_make_the_name_of_a_folder_too_long(tmp_path: Path) -> None:
-    values = [f"2.{'0' * 300}{i}" for i in (1, 2)]
-    sweep = [f"agent.gamma={','.join(values)}", "hydra.sweep.dir=here"]
+    sweep = [f"agent.loss={'a' * 300},{'b' * 300}", "hydra.sweep.dir=here"]
     assert train(tmp_path, "--multirun", *sweep, *TINY).returncode == 2
     names = sorted(ended(tmp_path / "here"))
-    assert [name[:14] for name in names] == ["0_gamma=2.0000", "1_gamma=2.0000"]
+    assert [name[:10] for name in names] == ["0_loss=aaa", "1_loss=bbb"]
     assert max(map(len, names)) <= 100
 
 

@@ -92,19 +92,6 @@ def test_no_line_of_a_run_is_wider_than_a_terminal_and_none_is_an_error(done: Do
     assert [line for line in done.lines if len(line) > WIDTH] == []
 
 
-def test_a_run_that_compiles_says_so_before_it_does(tmp_path: Path) -> None:
-    """A compiler that is not there ends the wait at once."""
-    done = train(
-        tmp_path, "compile=true", *TINY, CXX="/nonexistent", TORCHINDUCTOR_CACHE_DIR=str(tmp_path)
-    )
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    (at,) = (i for i, line in enumerate(lines) if line.startswith("compiling the learning step ("))
-    assert lines[at].endswith(" ...")
-    assert lines[at + 1].startswith("cannot compile the learning step, continuing without")
-    assert "steps compiled (compile=true)" in done.stdout
-
-
 def test_a_failing_run_exits_1(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").mkdir()  # in the way of the file
     done = train(tmp_path, f"hydra.run.dir={tmp_path}", *TINY)
@@ -158,7 +145,7 @@ class Stairs(EpsilonGreedy):
     config: StairsConfig
 
     def __init__(self, context, config):
-        super().__init__(context)
+        super().__init__(context, config)
         self.height = config.height
 
     def rate(self, step, episode):
@@ -178,3 +165,15 @@ def test_a_users_module_registers_parts_without_editing_the_package(tmp_path: Pa
     typo = train(tmp_path, *mine, *TINY, "+exploration.heigth=1", PYTHONPATH=str(tmp_path))
     assert typo.returncode == 2
     assert "did you mean 'height'?" in typo.stderr
+
+
+def test_a_plug_in_that_raises_is_a_failed_run_with_its_traceback(tmp_path: Path) -> None:
+    broken = PLUGIN.replace("self.height = config.height", 'raise KeyError("no stairs")')
+    (tmp_path / "my_parts.py").write_text(broken)
+    mine = ["plugins=[my_parts]", "exploration.name=stairs", "+exploration.height=0.125"]
+    gone = [f"~exploration.{key}" for key in ("start", "end", "decay_steps", "hold_steps")]
+    mine += ["exploration=linear", *gone]
+    done = train(tmp_path, *mine, *TINY, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1, done.stderr
+    assert "my_parts.py" in done.stdout
+    assert "KeyError: 'no stairs'" in done.stdout

@@ -1,5 +1,6 @@
 """The training: its cadence, and that what it learns is right where the right values are known."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -45,9 +46,16 @@ def learned_q(folder: Path, length: int, *overrides: str) -> torch.Tensor:
     return run.parts.learner.q(torch.eye(length).expand(2, -1, -1))
 
 
-@pytest.mark.parametrize("agent", ["dqn", "ddqn"])
-@pytest.mark.parametrize("buffer", ["uniform", "per"])
-@pytest.mark.parametrize("net", ["mlp", "dueling"])
+# Every two of their values meet; the rest is slow.
+EIGHT = list(itertools.product(["dqn", "ddqn"], ["uniform", "per"], ["mlp", "dueling"]))
+FOUR = [("dqn", "uniform", "mlp"), ("dqn", "per", "dueling"), ("ddqn", "uniform", "dueling")]
+FOUR += [("ddqn", "per", "mlp")]
+
+
+@pytest.mark.parametrize(
+    ("agent", "buffer", "net"),
+    [pytest.param(*case, marks=[pytest.mark.slow] * (case not in FOUR)) for case in EIGHT],
+)
 def test_one_step_episodes_are_worth_their_reward(
     tmp_path: Path, agent: str, buffer: str, net: str
 ) -> None:

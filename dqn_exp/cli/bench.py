@@ -36,7 +36,7 @@ def main() -> None:
             command.add_argument(
                 "--processes", type=int, default=2, help="processes that share the seeds"
             )
-    command = commands.add_parser("curve", help=curve.__doc__)
+    command = commands.add_parser("curve", help=(curve.__doc__ or "").replace("%", "%%"))
     command.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder")
     command.add_argument("--out", type=Path, required=True, help="file, .svg or .png")
     options = vars(parser.parse_args())

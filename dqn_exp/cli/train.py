@@ -4,11 +4,13 @@ Exit codes: 0 ok, 1 failed run, 2 invalid configuration, 75 stopped by a signal 
 """
 
 import argparse
+import logging
 import math
 import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -16,8 +18,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from dqn_exp.config import compose
+from dqn_exp.config.overrides import quoted
 from dqn_exp.config.problems import ConfigError, Problem
+from dqn_exp.config.schema import Config
 from dqn_exp.sweeps import status
+
+if TYPE_CHECKING:
+    from dqn_exp.parts import Parts
+
+log = logging.getLogger(__name__)
 
 
 class RunFailedError(Exception):
@@ -30,6 +39,7 @@ def main() -> None:
         print(f"dqn-exp {version('dqn-exp')}")
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise errors here instead of printing them
+    sys.argv[1:] = quoted(sys.argv[1:])
     compose.register_resolvers()
     code = 0
     try:
@@ -65,9 +75,9 @@ def job(cfg: DictConfig) -> float:
         if in_sweep and config.resume not in (None, "auto"):
             message = "a sweep is continued with its hydra.sweep.dir and resume=auto"
             raise ConfigError([Problem("resume", message, config.resume)])
-        from dqn_exp import Run, build  # not above: --help does not need torch
+        from dqn_exp import Run  # not above: --help does not need torch
 
-        objective = Run(build(config), folder, progress=not in_sweep).run()
+        objective = Run(_built(config), folder, progress=not in_sweep).run()
     except ConfigError as error:
         # Hydra would print more about an exception than the lines that say what is wrong.
         if in_sweep and not _note_refusal(folder, error):
@@ -77,13 +87,26 @@ def job(cfg: DictConfig) -> float:
             return math.nan
         _remove_if_empty(folder)
         raise SystemExit(code) from error
-    except Exception as error:  # which the run has logged
+    except Exception as error:  # which has been logged
         if in_sweep:
             raise RunFailedError(str(error)) from error
         raise SystemExit(1) from error
     if objective is None:
         raise SystemExit(75)  # ends a sweep, too
     return objective
+
+
+def _built(config: Config) -> "Parts":
+    """The parts of a run; what a plug-in raises is logged."""
+    from dqn_exp import build
+
+    try:
+        return build(config)
+    except ConfigError:
+        raise
+    except Exception:
+        log.exception("the parts cannot be built")
+        raise
 
 
 def _note_refusal(folder: Path, error: ConfigError) -> bool:

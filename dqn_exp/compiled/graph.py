@@ -40,17 +40,16 @@ class Graph:
         prepare: Callable[[], None] = lambda: None,
     ):
         # A C++ driver between the kernels instead of a Python one: half the time for a small net.
-        options: dict[str, Any] = {"cpp_wrapper": True} if device.type == "cpu" else {}
-        own = _with_code_of_its_own(function)
-        self._graph = torch.compile(own, fullgraph=True, dynamic=False, options=options)
+        self._options: dict[str, Any] = {"cpp_wrapper": True} if device.type == "cpu" else {}
+        self._function = _with_code_of_its_own(function)
+        self._graph: Callable[..., Any] | None = None  # torch.compile imports a lot: at the first call
         self._what = what
         self._prepare = prepare
-        self._compiled = False
         self.failed = False
 
     def __call__(self, *args: Tensor) -> Any:
         """The function's result; None, with nothing done, if it cannot be compiled (`failed`)."""
-        if self._compiled:
+        if self._graph:
             with torch.no_grad():
                 return self._graph(*args)
         began = time.perf_counter()
@@ -60,8 +59,9 @@ class Graph:
                 raise ImportError(f"torch {torch.__version__} has no while_loop for compiled code")
             patch_inductor()
             self._prepare()
+            graph = torch.compile(self._function, fullgraph=True, dynamic=False, options=self._options)
             with torch.no_grad():
-                result = self._graph(*args)
+                result = graph(*args)
         except Exception as error:  # each part of the compiler has exceptions of its own
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             log.warning("cannot compile the %s, continuing without compilation: %s", self._what, reason)
@@ -69,7 +69,7 @@ class Graph:
             self.failed = True
             return None
         log.info("compiled in %.1f s", time.perf_counter() - began)
-        self._compiled = True
+        self._graph = graph
         return result
 
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 # The kernels behind torch.optim's fused=True (torch 2.6 to 2.13). Around them, torch.optim groups
-# tensors and checks arguments, which takes four times as long as the update of a small net: 4 % of a training
-# step in plain code. Where they are missing, torch.optim is called.
+# tensors and checks arguments, which takes four times as long as the update of a small net: 4 % of
+# a training step in plain code. Where they are missing, torch.optim is called.
 FUSED_ADAM: list[Any] = [getattr(torch, name, None) for name in ("_fused_adam_", "_fused_adamw_")]
 
 

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dqn_exp import manifest, registry
 from dqn_exp.config import typed
 from dqn_exp.config.help import help_text
-from dqn_exp.config.overrides import problems_of, unknown_keys
+from dqn_exp.config.overrides import problems_of, quoted, unknown_keys
 from dqn_exp.config.problems import ConfigError, Problem
 from dqn_exp.config.schema import GROUPS, Config
 
@@ -43,6 +43,7 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> Config:
     Raises:
         ConfigError: with every problem found.
     """
+    overrides = tuple(quoted(overrides))
     try:
         with composing():
             cfg = hydra_compose("config", overrides=[*_search(config_dir), *overrides])

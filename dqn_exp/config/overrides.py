@@ -14,6 +14,19 @@ from dqn_exp.config.problems import Problem, nearest
 from dqn_exp.config.typed import CALLS, flatten
 
 
+def quoted(overrides: Sequence[str]) -> list[str]:
+    """Overrides whose `resume=<path>` Hydra can read; the paths of sweep jobs have = and , in them."""
+    return [_quoted(text) if text.startswith("resume=") else text for text in overrides]
+
+
+def _quoted(text: str) -> str:
+    key, _, path = text.partition("=")
+    if path[:1] in ("'", '"') or not re.search(r"[=, ()\[\]{}]", path):
+        return text
+    escaped = path.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{escaped}'"
+
+
 def problems_of(
     choices: Sequence[Override], groups: Mapping[str, Sequence[str]]
 ) -> tuple[list[Problem], list[str]]:

@@ -15,9 +15,10 @@ Whole = Callable[..., dict[str, Any]]
 NATIVE = "env.backend=native"
 ASYNC = ["env.vectorization=async", "env.n=2"]
 QUICK = [
-    ["buffer=per", "agent.n_step=3", "seeds=4", NATIVE],
+    ["buffer=per", "agent.n_step=3", "seeds=2"],
 ]
 SLOW = [
+    ["buffer=per", "agent.n_step=3", "seeds=4", NATIVE],
     ["agent.n_step=1"],
     ["agent=c51", "buffer=per", "net=noisy_dueling", "agent.n_step=3"],
     ["agent=iqn", "buffer=per", *ASYNC],

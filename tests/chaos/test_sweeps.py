@@ -25,7 +25,7 @@ def test_one_failing_job_of_a_parallel_sweep_leaves_the_others_alone_and_is_name
     done = train(tmp_path, *swept, "hydra/launcher=joblib", "hydra.launcher.n_jobs=1")
     assert done.returncode == 1, done.stderr
     found = jobs(tmp_path)
-    assert list(found) == ["0_lr=0.001", "1_lr=1e29", "2_lr=0.002"]
+    assert list(found) == ["0_lr=0.001", "1_lr=1e+29", "2_lr=0.002"]
     assert [summary(path)["status"] for path in found.values()] == ["finished", "failed", "finished"]
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("1 "))
     assert "failed: FloatingPointError('env step" in line
