@@ -1,4 +1,4 @@
-"""What many tests use: tiny runs, parts by name, the program in a process, and what runs leave behind."""
+"""What many tests use: tiny runs, parts by name, the program in a process, what runs leave behind."""
 
 import csv
 import dataclasses

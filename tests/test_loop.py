@@ -152,6 +152,7 @@ def test_a_compiled_seed_in_lockstep_equals_its_solo_run(
     assert_close(together.learner.target.params[1:2], alone.learner.target.params)
 
 
+@slow
 def test_compiled_play_scores_what_plain_play_scores(caplog: pytest.LogCaptureFixture) -> None:
     # Seed 0's policy falls after some 9 steps, seed 1's balances to the time limit.
     policies = torch.tensor([[[0.1] * 4, [0.0] * 4], [[0.0] * 4, [0.1, 0.5, 2.0, 1.0]]])

@@ -46,15 +46,14 @@ def learned_q(folder: Path, length: int, *overrides: str) -> torch.Tensor:
     return run.parts.learner.q(torch.eye(length).expand(2, -1, -1))
 
 
-# Every two of their values meet; the rest is slow.
+slow = pytest.mark.slow
 EIGHT = list(itertools.product(["dqn", "ddqn"], ["uniform", "per"], ["mlp", "dueling"]))
-FOUR = [("dqn", "uniform", "mlp"), ("dqn", "per", "dueling"), ("ddqn", "uniform", "dueling")]
-FOUR += [("ddqn", "per", "mlp")]
+QUICK = [("dqn", "uniform", "mlp"), ("ddqn", "per", "dueling")]
 
 
 @pytest.mark.parametrize(
     ("agent", "buffer", "net"),
-    [pytest.param(*case, marks=[pytest.mark.slow] * (case not in FOUR)) for case in EIGHT],
+    [pytest.param(*case, marks=[slow] * (case not in QUICK)) for case in EIGHT],
 )
 def test_one_step_episodes_are_worth_their_reward(
     tmp_path: Path, agent: str, buffer: str, net: str
@@ -65,8 +64,10 @@ def test_one_step_episodes_are_worth_their_reward(
     torch.testing.assert_close(q, torch.tensor([1.0, 1.5]).expand_as(q), atol=0.05, rtol=0)
 
 
-@pytest.mark.parametrize("n_step", [1, 3])
-@pytest.mark.parametrize("agent", ["dqn", "ddqn"])
+@pytest.mark.parametrize(
+    ("agent", "n_step"),
+    [("dqn", 3), ("ddqn", 1), *(pytest.param(*case, marks=slow) for case in (("dqn", 1), ("ddqn", 3)))],
+)
 def test_values_are_discounted_backwards_along_a_chain(tmp_path: Path, agent: str, n_step: int) -> None:
     # Every step pays 1 whatever the action, so all returns agree: 1 + .9 + .81, 1 + .9, 1.
     parts = [f"agent={agent}", "net=mlp", "buffer=uniform", f"agent.n_step={n_step}", target(0.05)]
@@ -97,8 +98,14 @@ def test_logs_and_evaluations_come_at_their_intervals_and_at_the_end(tmp_path: P
     assert [step for step, _ in column(run, "eval/return_mean")] == [120, 240, 300]
 
 
-@pytest.mark.parametrize("backend", ["gymnasium", "native"])
-@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize(
+    ("backend", "n"),
+    [
+        ("gymnasium", 3),
+        ("native", 1),
+        *(pytest.param(*case, marks=slow) for case in (("gymnasium", 1), ("native", 3))),
+    ],
+)
 def test_every_episode_is_recorded_however_rare_the_logs(tmp_path: Path, backend: str, n: int) -> None:
     steps = 3 * (EPISODE_LOG + 7) * n  # more than an env need remember
     rare = [f"{key}={steps}" for key in ("total_steps", "log.every", "eval.every", "train.every")]

@@ -130,6 +130,7 @@ def test_of_two_processes_in_one_folder_the_second_is_refused_and_told_whose_it_
     finish(tmp_path, folder, *SMALL)  # the lock of the killed process is no obstacle
 
 
+@pytest.mark.slow
 def test_a_folder_with_a_run_is_not_touched_without_resume(whole: Path) -> None:
     before = digests(whole)
     refused = train(whole.parent, *SMALL, "seed=1", f"hydra.run.dir={whole}")
