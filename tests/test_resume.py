@@ -102,3 +102,11 @@ def test_the_program_does_not_interpret_a_saved_config_either(copy: Path) -> Non
     assert done.stderr.startswith("net.activation=${oc.env:DQN_EXP_SECRET}: ")
     assert len(done.stderr.splitlines()) == 1
     assert sorted(copy.parent.rglob("*")) == before
+
+
+def test_a_run_resumed_with_auto_for_longer_keeps_its_scaled_step_counts(tmp_path: Path) -> None:
+    short = ["hydra.run.dir=mine", "resume=auto", "train.batch_size=16", "eval.final_episodes=20"]
+    assert train(tmp_path, *short, "total_steps=300").returncode == 0
+    done = train(tmp_path, *short, "total_steps=400")
+    assert done.returncode == 0, done.stderr
+    assert "changed: total_steps=400, was 300" in done.stdout

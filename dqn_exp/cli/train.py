@@ -71,7 +71,7 @@ def job(cfg: DictConfig) -> float:
     here = HydraConfig.get()
     folder, in_sweep = Path(here.runtime.output_dir), here.mode == RunMode.MULTIRUN
     try:
-        config = compose.load(cfg, here.overrides.task)
+        config = compose.load(cfg, here.overrides.task, folder)
         if in_sweep and config.resume not in (None, "auto"):
             message = "a sweep is continued with its hydra.sweep.dir and resume=auto"
             raise ConfigError([Problem("resume", message, config.resume)])
@@ -85,7 +85,8 @@ def job(cfg: DictConfig) -> float:
         code = _say(error)
         if in_sweep:  # its exit code follows from what was noted
             return math.nan
-        _remove_if_empty(folder)
+        if not any(text.startswith("resume=") for text in here.overrides.task):  # else it was there
+            _remove_if_empty(folder)
         raise SystemExit(code) from error
     except Exception as error:  # which has been logged
         if in_sweep:

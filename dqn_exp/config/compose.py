@@ -52,13 +52,15 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> Config:
     return load(cfg, overrides)
 
 
-def load(cfg: DictConfig, overrides: Sequence[str]) -> Config:
+def load(cfg: DictConfig, overrides: Sequence[str], folder: Path | None = None) -> Config:
     """The typed config of a composed one.
 
     With `resume=<path>`, that is the config saved in the checkpoint, changed only by `overrides`.
 
     Args:
         overrides: what was typed for this call.
+        folder: of the run, for `resume=auto`: a run that continues for longer keeps the step counts
+            that were scaled to its first `total_steps`.
 
     Raises:
         ConfigError: with every problem found.
@@ -68,7 +70,12 @@ def load(cfg: DictConfig, overrides: Sequence[str]) -> Config:
     if twice := [Problem(key, "given twice") for key in sorted(set(keys)) if keys.count(key) > 1]:
         raise ConfigError(twice)
     try:
+        now: dict[str, Any] = {}
+        if folder and OmegaConf.select(cfg, "resume") == "auto" and (first := _first_total(folder)):
+            now = {"total_steps": OmegaConf.select(cfg, "total_steps")}
+            cfg = OmegaConf.merge(cfg, first)  # type: ignore[assignment]
         node: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+        node |= now
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise ConfigError([Problem(str(error.full_key), reason)]) from error
@@ -150,6 +157,14 @@ def _search(config_dir: str | Path | None) -> list[str]:
         raise ConfigError([Problem("config_dir", "no such folder", config_dir)])
     quoted = str(path).replace("\\", "\\\\").replace("'", "\\'")
     return [f"{SEARCH}['file://{quoted}']"]
+
+
+def _first_total(folder: Path) -> dict[str, Any]:
+    """`total_steps` of the run in a folder, as it is saved; nothing if there is no run."""
+    try:
+        return {"total_steps": manifest.newest(folder)["config"]["total_steps"]}
+    except (manifest.CheckpointError, KeyError):  # if it is damaged, the run says so
+        return {}
 
 
 def _continued(node: dict[str, Any], given: Sequence[Override]) -> dict[str, Any]:
