@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dqn_exp import rng
-from dqn_exp.compiled.kernels import Views
+from dqn_exp.compiled import kernels
 from dqn_exp.config import schema
 from dqn_exp.finite import FiniteGate
 from dqn_exp.interfaces import Agent, Batch, Context, Networks, QNetwork, Step, Weights
@@ -59,8 +59,8 @@ class Learner:
         self.target = TargetNetwork(context, target, self.params)
         optimizer.start(self.params)
         self._leaves = [view.requires_grad_() for view in net.views(self.params.detach())]
-        self._online = Views(net.views, self.params)  # the same, without gradient
-        self._target = Views(net.views, self.target.params)
+        self._online = kernels.Views(net.views, self.params)  # the same, without gradient
+        self._target = kernels.Views(net.views, self.target.params)
         noise = partial(rng.Draws, rng.normal, context.seeds, shape=(net.n_noise,))
         self._act_noise = noise(stream="noise/act") if net.n_noise else None
         # What an update draws: noise for each network, and what the rule draws itself.
@@ -127,7 +127,7 @@ class Learner:
         loss, priority, metrics = self._agent.loss(nets, batch)
         # Mean over the batch, sum over seeds: each seed's gradient is what it would be alone.
         share = batch.weight / batch.weight.shape[1]
-        grads = torch.autograd.grad((loss * share).sum(), leaves)
+        grads = kernels.gradients(loss, leaves, share)
         grad = torch.cat([grad.reshape(len(grad), -1) for grad in grads], dim=1)
         return Gradient(grad, priority, metrics)
 

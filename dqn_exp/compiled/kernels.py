@@ -19,6 +19,23 @@ from torch import Tensor
 FUSED_ADAM: list[Any] = [getattr(torch, name, None) for name in ("_fused_adam_", "_fused_adamw_")]
 
 
+# The engine inside torch.autograd.grad (torch 2.6 to 2.13). For a small net, the checks around it take
+# as long as a sixth of forward and backward together, and importing sympy for them a quarter of a second.
+try:
+    from torch.autograd.graph import _engine_run_backward
+except ImportError:
+    _engine_run_backward = None
+
+
+def gradients(loss: Tensor, leaves: Sequence[Tensor], weight: Tensor) -> Sequence[Tensor]:
+    """The gradients of the sum of loss * weight, both [S, B], with respect to leaves."""
+    if _engine_run_backward is None:
+        return torch.autograd.grad(loss, leaves, weight)
+    return _engine_run_backward(
+        (loss,), (weight,), False, False, tuple(leaves), False, accumulate_grad=False
+    )  # fmt: skip
+
+
 def stack(values: Sequence[Tensor], dim: int) -> Tensor:
     """torch.stack of small tensors.
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from helpers import command, rows, saved, summary, train
+from helpers import command, latest, rows, saved, summary, train
 
 # A run of some seconds, whose buffer wraps around twice.
 SMALL = [
@@ -30,14 +30,14 @@ SMALL = [
 
 def finish(cwd: Path, folder: Path, *overrides: str) -> None:
     """Begin or continue a run of the program, to its successful end."""
-    done = train(cwd, *overrides, f"hydra.run.dir={folder}", "resume=auto")
+    done = train(cwd, *latest(*overrides), f"hydra.run.dir={folder}", "resume=auto")
     assert done.returncode == 0, done.stderr
 
 
 @contextmanager
 def running(cwd: Path, *arguments: str, apart: bool = False) -> Iterator[subprocess.Popen[bytes]]:
     """The program in the background, if asked in a process group of its own; killed in the end."""
-    none, line = subprocess.DEVNULL, command(*arguments)
+    none, line = subprocess.DEVNULL, command(*latest(*arguments))
     with subprocess.Popen(line, cwd=cwd, stdout=none, stderr=none, start_new_session=apart) as process:
         try:
             yield process

@@ -8,7 +8,7 @@ from signal import Signals
 from typing import Any
 
 import pytest
-from helpers import digests, rows, saved, summary, train
+from helpers import digests, latest, rows, saved, summary, train
 from runs import SMALL, finish, kill, logged, result, running, wait_for
 
 INTERRUPTED = 75
@@ -120,7 +120,9 @@ def test_of_two_processes_in_one_folder_the_second_is_refused_and_told_whose_it_
     with running(tmp_path, *SMALL, *LONG_EVALUATION, f"hydra.run.dir={folder}") as process:
         wait_for(lambda: logged(folder) == 800, process)  # and now does nothing else for a while
         before = digests(folder)
-        refused = train(tmp_path, *SMALL, *LONG_EVALUATION, f"hydra.run.dir={folder}", "resume=auto")
+        refused = train(
+            tmp_path, *latest(*SMALL, *LONG_EVALUATION), f"hydra.run.dir={folder}", "resume=auto"
+        )
         assert refused.returncode == 2
         assert f"in use by process {process.pid} on " in refused.stderr
         assert digests(folder) == before
@@ -143,7 +145,7 @@ def test_a_folder_with_a_run_is_not_touched_without_resume(whole: Path) -> None:
 def test_a_run_of_another_config_is_not_continued_and_all_differences_are_named(whole: Path) -> None:
     before: Any = digests(whole)
     others = ["optim.lr=0.5", "seeds=3", "log.every=50"]
-    refused = train(whole.parent, *SMALL, *others, f"hydra.run.dir={whole}", "resume=auto")
+    refused = train(whole.parent, *latest(*SMALL, *others), f"hydra.run.dir={whole}", "resume=auto")
     assert refused.returncode == 2
     assert "optim.lr=0.5: the run began with" in refused.stderr
     assert "seeds=3: the run began with 1" in refused.stderr

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import digests, summary, train
+from helpers import digests, latest, summary, train
 from runs import SMALL, finish, kill, logged, result, running, wait_for
 
-TINY = [*SMALL, "total_steps=800", "checkpoint.every=200", "eval.every=400"]
+TINY = latest(*SMALL, "total_steps=800", "checkpoint.every=200", "eval.every=400")
 
 
 def jobs(cwd: Path) -> dict[str, Path]:

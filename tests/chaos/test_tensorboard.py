@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import rows, summary, train
+from helpers import latest, rows, summary, train
 from runs import SMALL, finish, kill, logged, result, running, start_and_kill, wait_for
 from tensorboard_server import tensorboard
 
 WARNING = "TensorBoard events are no longer written"
-TINY = [*SMALL, "total_steps=800", "checkpoint.every=200", "eval.every=400"]
+TINY = latest(*SMALL, "total_steps=800", "checkpoint.every=200", "eval.every=400")
 
 
 @pytest.mark.slow
