@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def read(checkpoint: Path) -> dict[str, Any]:
 
 def split(path: Path) -> tuple[Path, Path | None]:
     """The run folder that a path to it, or to one of its checkpoints, means; and that checkpoint."""
-    path = path.absolute()
+    path = Path(os.path.abspath(path))  # without .., and with symbolic links
     return (path.parent.parent, path) if path.parent.name == "checkpoints" else (path, None)
 
 

@@ -70,6 +70,9 @@ def job(cfg: DictConfig) -> float:
     """One run; returns the objective for sweepers."""
     here = HydraConfig.get()
     folder, in_sweep = Path(here.runtime.output_dir), here.mode == RunMode.MULTIRUN
+    began_in = Path(here.runtime.cwd)
+    if began_in != Path.cwd() and cfg.get("resume") not in (None, "auto"):  # hydra.job.chdir=true
+        cfg.resume = str(began_in / cfg.resume)
     try:
         config = compose.load(cfg, here.overrides.task, folder)
         if in_sweep and config.resume not in (None, "auto"):

@@ -20,7 +20,7 @@ FUSED_ADAM: list[Any] = [getattr(torch, name, None) for name in ("_fused_adam_",
 
 
 # The engine inside torch.autograd.grad (torch 2.6 to 2.13). For a small net, the checks around it take
-# as long as a sixth of forward and backward together, and importing sympy for them a quarter of a second.
+# as long as a sixth of forward and backward together, and importing sympy for them takes 0.25 s.
 try:
     from torch.autograd.graph import _engine_run_backward
 except ImportError:

@@ -37,9 +37,9 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, resume: str | None):
-        self.path = path.absolute()
+        self.path = Path(os.path.abspath(path))
         self._resume = resume
-        self._summary = path / "summary.json"
+        self._summary = self.path / "summary.json"
 
     def checkpoint(self, config: Config) -> Checkpoint | None:
         """The checkpoint from which a run of this config continues; None if the run begins.
@@ -145,7 +145,8 @@ class RunFolder:
     def shown(self) -> str:
         """The path as it is printed: relative to the working directory if it lies in it."""
         here = Path.cwd()
-        return str(self.path.relative_to(here) if self.path.is_relative_to(here) else self.path)
+        inside = self.path.is_relative_to(here) and self.path != here
+        return str(self.path.relative_to(here) if inside else self.path)
 
     def _refused(self, message: str) -> ConfigError:
         return ConfigError([Problem("run folder", message, self.shown())])
