@@ -12,7 +12,6 @@ import yaml
 from dqn_exp.config.typed import flatten
 
 HEAD = ("job", "IQM", "95 % CI", "state")
-WIDTH = 100  # columns of the table
 STAYS_OUT = ("resume", "hydra")
 
 
