@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import pytest
 import yaml
 from helpers import PROGRAM, TINY, options, rows, summary, tiny_run
@@ -146,6 +147,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 path.write_text(block)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(gymnasium.registry, "Corridor-v0", raising=False)  # of another test here
     return tmp_path
 
 

@@ -88,8 +88,7 @@ def job(cfg: DictConfig) -> float:
         code = _say(error)
         if in_sweep:  # its exit code follows from what was noted
             return math.nan
-        if not any(text.startswith("resume=") for text in here.overrides.task):  # else it was there
-            _remove_if_empty(folder)
+        _remove_if_empty(folder)
         raise SystemExit(code) from error
     except Exception as error:  # which has been logged
         if in_sweep:
