@@ -68,6 +68,11 @@ class Transition(NamedTuple):
     terminated: Tensor  # [S, N] bool: a terminal state, nothing to bootstrap from
     truncated: Tensor  # [S, N] bool: cut off, by a time limit say; the successor still has a value
 
+    @property
+    def ended(self) -> Tensor:
+        """Whether the step ended the episode, bool [S, N]."""
+        return self.terminated | self.truncated
+
 
 @dataclass(slots=True)
 class Batch:
@@ -126,6 +131,7 @@ class Env(Stateful, Protocol):
 
     spec: Spec
     compilable: bool  # whether `step` is made of tensor operations that compile
+    deterministic: bool  # whether an episode depends on its reset seed and actions only
     episode_counts: Tensor  # [S] int64 finished episodes of each seed since `reset`
 
     def reset(self, first_episode: int = 0) -> Tensor:

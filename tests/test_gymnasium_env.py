@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import faulty
 import gymnasium
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ import torch
 from helpers import part
 
 from dqn_exp.config.problems import ConfigError
-from dqn_exp.envs.gymnasium_env import GymnasiumEnv
+from dqn_exp.envs.gymnasium_env import EPISODE_BLOCK, GymnasiumEnv
+from dqn_exp.interfaces import NotDeterministicError
 
 
 class FromFive(gymnasium.Env):
@@ -25,6 +27,21 @@ class FromFive(gymnasium.Env):
         return np.full(1, action, np.float32), 0.0, False, False, {}
 
 
+class ShowsSeed(gymnasium.Env):
+    """The observation is the seed of the episode."""
+
+    observation_space = gymnasium.spaces.Box(0, 2**31, (1,), np.int64)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        self._seen = np.array([seed], np.int64)
+        return self._seen, {}
+
+    def step(self, action):
+        return self._seen.copy(), 0.0, False, False, {}
+
+
+gymnasium.register("ShowsSeed-v0", "test_gymnasium_env:ShowsSeed", max_episode_steps=9)
 gymnasium.register("FromFive-v0", "test_gymnasium_env:FromFive", max_episode_steps=9)
 
 
@@ -124,6 +141,20 @@ def test_more_episodes_than_one_block_of_seeds_all_start_differently() -> None:
     assert len({tuple(start.tolist()) for start in starts}) == 601
 
 
+def test_episodes_of_any_number_start_from_the_seeds_of_their_numbers() -> None:
+    env = build(4, 9, id="ShowsSeed-v0")
+    state = {"steps": 9, "first_episode": 0, "ages": [0, 0], "episode_counts": [7, 2**40]}
+    state["actions"] = torch.empty(0, 2, dtype=torch.int64)
+    for numbers in ([7, 2**40], [EPISODE_BLOCK - 1, EPISODE_BLOCK], [0, 3 * EPISODE_BLOCK]):
+        starts = [faulty.episode_seed(s, n) for s, n in zip((4, 9), numbers, strict=True)]
+        obs = torch.tensor(starts).reshape(2, 1, 1)
+        env.load_state_dict({**state, "episode": numbers, "obs": obs})
+        follow(env, 9)
+        after = [faulty.episode_seed(s, n + 1) for s, n in zip((4, 9), numbers, strict=True)]
+        assert env.state_dict()["obs"].flatten().tolist() == after
+    assert env.reset(2**40)[0].item() == faulty.episode_seed(4, 2**40)
+
+
 def test_only_actions_of_present_episodes_are_kept_in_memory_that_does_not_grow() -> None:
     env = build(0, 1, n=2, max_episode_steps=20)
     play(env, 2000)
@@ -166,6 +197,116 @@ def test_actions_that_do_not_start_at_zero_are_shifted() -> None:
 def test_an_env_that_cannot_serve_is_refused_with_the_reason(options: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build(0, **options)
+
+
+@pytest.mark.parametrize("where", ["init", "reset", "step", "close"])
+def test_an_env_that_ends_the_program_is_refused(where: str) -> None:
+    kwargs = {"fault": "sys.exit", "where": where, "here": True}
+    with pytest.raises(ConfigError, match=r"env\.id=Ending-v0: .*SystemExit: 3"):
+        build(0, id="Ending-v0", kwargs=kwargs)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "uint32", "uint64", "longdouble", ">f4"])
+def test_observations_that_torch_cannot_hold_are_refused(dtype: str) -> None:
+    with pytest.raises(ConfigError, match=r"OfType-v0: observations are .*; supported are bool, "):
+        build(0, id="OfType-v0", kwargs={"dtype": dtype})
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int16", "int64", "float16", "float64"])
+def test_observations_keep_their_type(dtype: str) -> None:
+    env = build(0, id="OfType-v0", kwargs={"dtype": dtype})
+    assert env.reset().dtype == env.spec.obs_dtype == getattr(torch, dtype)
+
+
+@pytest.mark.parametrize("shape", [(0,), (2, 0)])
+def test_empty_observations_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"OfType-v0: observations are empty: Box\(\[\], \[\]"):
+        build(0, id="OfType-v0", kwargs={"dtype": "float32", "shape": shape})
+
+
+@pytest.mark.parametrize(
+    ("options", "is_deterministic"),
+    [
+        ({"id": "CartPole-v1"}, True),
+        ({"id": "CliffWalking-v1", "max_episode_steps": 9}, True),
+        ({"id": "LunarLander-v3"}, True),
+        ({"id": "Faulty-v0", "kwargs": {"fault": "none"}}, True),
+        ({"id": "Faulty-v0", "kwargs": {"fault": "fickle"}}, False),
+        ({"id": "Sticky-v0", "kwargs": {"fault": "observation"}}, False),
+        ({"id": "Sticky-v0", "kwargs": {"fault": "reward"}}, False),
+        ({"id": "Sticky-v0", "kwargs": {"fault": "end"}}, False),
+        ({"id": "Sticky-v0", "kwargs": {"fault": "limit"}}, False),
+    ],
+    ids=str,
+)
+def test_state_that_survives_a_reset_is_found(options: dict, is_deterministic: bool) -> None:
+    assert build(0, **options).deterministic is is_deterministic
+
+
+def test_an_env_that_fails_while_it_is_examined_is_refused() -> None:
+    env = build(0, id="Faulty-v0", kwargs={"fault": "step raises", "bad": [64]})
+    with pytest.raises(ConfigError, match=r"env\.id=Faulty-v0: OSError: the simulator is gone"):
+        _ = env.deterministic
+
+
+def test_an_env_that_is_not_deterministic_is_not_restored_even_if_it_seems_to_be() -> None:
+    options = {"id": "Sticky-v0", "kwargs": {"fault": "reward"}}
+    env, again = build(3, **options), build(3, **options)
+    play(env, 30)
+    with pytest.raises(NotDeterministicError, match=r"env\.id=Sticky-v0: cannot be resumed exactly"):
+        again.load_state_dict(env.state_dict())
+    assert torch.equal(again.begin_new_episodes(), build(3, **options).reset(2))
+    follow(again, 20)
+    assert [(e.number, e.step, e.length) for e in again.take_episodes()] == [(1, 50, 20)]
+
+
+def begun() -> dict[str, Any]:
+    """The state of two CartPoles after some episodes."""
+    env = build(0, 1)
+    play(env, 50)
+    return env.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name in ("steps", "first_episode") for value in (1.0, "1", None, -1, True)),
+        *(
+            (name, value)
+            for name in ("episode", "episode_counts", "ages")
+            for value in ([1], [1, 2, 3], [1, -1], [1, 2**60], [1.0, 1], ["1", 1], 5, None, {"0": 1})
+        ),
+        ("steps", 2**70),
+        ("actions", None),
+        ("actions", torch.zeros(0, 2, dtype=torch.int64)),
+        ("actions", torch.zeros(3, 2, dtype=torch.int32)),
+        ("actions", [[0, 0]]),
+        ("obs", torch.zeros(2, 1, 3)),
+        ("obs", torch.zeros(2, 1, 4, dtype=torch.float64)),
+        ("obs", 0),
+    ],
+)
+def test_a_state_that_no_env_has_is_refused_and_changes_nothing(name: str, value: Any) -> None:
+    env, state = build(0, 1), begun()
+    obs = env.reset()
+    with pytest.raises(ValueError, match=f"{name} is .* in the state, must be "):
+        env.load_state_dict({**state, name: value})
+    assert torch.equal(env.state_dict()["obs"], obs)
+    env.load_state_dict(state)
+
+
+@pytest.mark.parametrize("ages", [[1, 2**52], [0, 0]])
+def test_a_state_with_another_number_of_actions_than_steps_is_refused(ages: list[int]) -> None:
+    with pytest.raises(ValueError, match=r"actions is .* in the state, must be "):
+        build(0, 1).load_state_dict({**begun(), "ages": ages})
+
+
+@pytest.mark.parametrize("action", [-1, 2, 2**40])
+def test_a_state_with_actions_that_the_env_does_not_have_is_refused(action: int) -> None:
+    state = begun()
+    state["actions"][0, 0] = action
+    with pytest.raises(ValueError, match="actions in the state must be from 0 to 1"):
+        build(0, 1).load_state_dict(state)
 
 
 @pytest.mark.parametrize("id", ["CartPole-v1", "CliffWalking-v1", "LunarLander-v3"])

@@ -213,6 +213,34 @@ def test_finished_episodes_are_taken_once_in_order_with_their_numbers() -> None:
     assert env.episode_counts.tolist() == [0, 0]
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", torch.tensor([-1])),
+        ("steps", torch.tensor([2**60])),
+        ("first_episode", torch.tensor(-1)),
+        ("first_episode", torch.tensor(5)),  # beyond the episodes of the envs
+        ("episode", torch.tensor([[-1, 0], [0, 0]])),
+        ("episode", torch.tensor([[2**60, 0], [0, 0]])),
+        ("state", torch.full((2, 2, 6), torch.nan, dtype=torch.float64)),
+        ("state", torch.full((2, 2, 6), -1.0, dtype=torch.float64)),  # steps of an episode
+        ("state", torch.full((2, 2, 6), 500.0, dtype=torch.float64)),
+        ("state", torch.zeros(2, 2, 6)),
+        ("state", [0.0]),
+        ("steps", None),
+    ],
+)
+def test_a_state_that_no_env_has_is_refused_and_changes_nothing(name: str, value: object) -> None:
+    env = build(0, 1, n=2)
+    env.reset()
+    before = {name: tensor.clone() for name, tensor in env.state_dict().items()}
+    changed: Any = {**before, name: value}
+    with pytest.raises(ValueError, match=rf"^(episode|{name}) .* in the state"):
+        env.load_state_dict(changed)
+    assert all(torch.equal(env.state_dict()[name], before[name]) for name in before)
+    env.load_state_dict(before)
+
+
 @every_system
 def test_another_time_limit_is_obeyed(id: str) -> None:
     env = build(0, 1, id=id, n=2, max_episode_steps=6)
@@ -242,6 +270,7 @@ def test_an_env_has_gymnasiums_spaces_and_time_limit(id: str) -> None:
         ({"kwargs": {"sutton_barto_reward": True}}, r"env\.kwargs=.*use env\.backend=gymnasium"),
         ({"wrappers": [{"name": "scale_reward", "factor": 2.0}]}, r"env\.wrappers=.*backend=gymnasium"),
         ({"vectorization": "async"}, r"env\.vectorization=async: .* use sync"),
+        ({"vectorization": "async", "timeout": 5.0}, r"env\.timeout=5\.0: native envs have none"),
         ({"id": "x", "kwargs": {"a": 1}}, r"env\.id=x[^\n]*\nenv\.kwargs="),
     ],
 )

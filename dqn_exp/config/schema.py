@@ -14,6 +14,7 @@ Invalid = Iterator[tuple[str, str]]  # (key, message) of values that do not fit 
 ANY: Check = (lambda _: True, "")
 POSITIVE: Check = (lambda value: value > 0, "a number > 0")
 NOT_NEGATIVE: Check = (lambda value: value >= 0, "a number >= 0")
+SECONDS: Check = (lambda value: 0 < value <= 86_400, "a number of seconds > 0, at most a day")
 UNIT: Check = (lambda value: 0 <= value <= 1, "a number in [0, 1]")
 FRACTION: Check = (lambda value: 0 < value <= 1, "a number in (0, 1]")
 BELOW_ONE: Check = (lambda value: 0 <= value < 1, "a number in [0, 1)")
@@ -256,9 +257,16 @@ class Env:
     id: str = key("Gymnasium id of the environment")
     n: int = key("parallel envs per seed", COUNT)
     vectorization: str = key("sync, or async: one process per env", one_of("sync", "async"))
+    timeout: float | None = key(
+        "seconds that async envs may take to reset or step; null: for ever", SECONDS
+    )
     max_episode_steps: int | None = key("time limit; null: the env's own", COUNT)
     kwargs: dict[str, Any] = key("arguments for gymnasium.make")
     wrappers: list[Wrapper] = part("wrapper", "wrappers, innermost first: [{name: clip_reward, ...}]")
+
+    def problems(self) -> Invalid:
+        if self.timeout is not None and self.vectorization != "async":
+            yield "timeout", "needs env.vectorization=async: only processes can be waited for"
 
 
 @config

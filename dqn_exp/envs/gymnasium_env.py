@@ -5,28 +5,25 @@ an env depends on nothing else, whatever the number of seeds or their order.
 Letters: S seeds, N envs per seed.
 """
 
-import atexit
 import math
-import signal
+import reprlib
+from functools import cached_property, partial
 
-import gymnasium
 import numpy as np
 import torch
-from gymnasium import spaces
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
-from gymnasium.wrappers import DtypeObservation, FlattenObservation, RecordEpisodeStatistics
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import Tensor
 
-from dqn_exp import registry, rng
+from dqn_exp import rng
 from dqn_exp.config import schema
-from dqn_exp.config.problems import ConfigError, Problem
-from dqn_exp.interfaces import Episode, NotDeterministicError, Spec, Transition
+from dqn_exp.config.typed import LARGEST
+from dqn_exp.envs import single
+from dqn_exp.envs.workers import Workers
+from dqn_exp.interfaces import Episode, NotDeterministicError, Transition
 from dqn_exp.registry import register
-from dqn_exp.signals import SIGNALS
 from dqn_exp.state import State
 
 EPISODE_BLOCK = 256  # episode seeds drawn at once
-VECTOR_ENVS = {"sync": SyncVectorEnv, "async": AsyncVectorEnv}  # async: a process for each env
 
 
 @register("env", "gymnasium")
@@ -46,39 +43,40 @@ class GymnasiumEnv:
     compilable = False
 
     def __init__(self, seeds: Tensor, stream: str, strict: bool, config: schema.Env):
-        env_id, n, wrappers, kwargs = config.id, config.n, config.wrappers, config.kwargs
-        if config.max_episode_steps is not None:
-            kwargs = {"max_episode_steps": config.max_episode_steps, **kwargs}
         self._seeds, self._stream = seeds.cpu(), f"env/{stream}"
         self._device = seeds.device
-        self._strict = strict
-        self._shape = (len(seeds), n)
+        self._strict, self._config = strict, config
+        self._shape = (len(seeds), config.n)
         # Before the vector env, for clear messages about a wrong id or unsupported spaces.
-        self.spec, self._first_action = _spec(env_id, kwargs, wrappers)
-
-        def make() -> gymnasium.Env:
-            if config.vectorization == "async":  # a process of its own, which ends with the run
-                for each in SIGNALS:
-                    signal.signal(each, signal.SIG_IGN)
-            return _make(env_id, {**kwargs, "disable_env_checker": True}, wrappers)
-
-        self._envs = VECTOR_ENVS[config.vectorization](
-            [make] * (len(seeds) * n),
-            copy=False,  # observations are copied to the device anyway
-            autoreset_mode=AutoresetMode.DISABLED,
-        )
-        self._id = env_id
-        # Before multiprocessing ends the processes itself: with a signal that they ignore.
-        atexit.register(self.close)
+        self.spec, self._first_action = single.inspect(config)
+        self._names = [f"seed {seed}, env {i}" for seed in seeds.tolist() for i in range(config.n)]
+        make, timeout = partial(single.make, config), config.timeout
+        if config.vectorization == "async":
+            self._envs = Workers(make, self._names, timeout)
+        else:
+            self._envs = SyncVectorEnv(
+                [make] * len(self._names),
+                copy=False,  # observations are copied to the device anyway
+                autoreset_mode=AutoresetMode.DISABLED,
+            )
         self._finished: list[Episode] = []
         self.episode_counts = torch.zeros(len(seeds), dtype=torch.int64)
         self._steps = 0  # of each env since reset
+
+    @cached_property
+    def deterministic(self) -> bool:
+        """Whether episodes can be repeated; found by playing some, when first asked.
+
+        Raises:
+            ConfigError: the env raises an error.
+        """
+        return single.is_deterministic(self._config)
 
     def reset(self, first_episode: int = 0) -> Tensor:
         """First observations [S, N, *obs] of the episodes numbered from `first_episode`."""
         self._first_episode = first_episode
         self._episode = np.zeros(self._shape[0] * self._shape[1], dtype=np.int64)  # of each env
-        self._episode_seeds = self._draw_episode_seeds(0)
+        self._episode_seeds: dict[int, np.ndarray] = {}  # [EPISODE_BLOCK, S * N] of blocks in use
         self._finished.clear()
         self.episode_counts.zero_()
         self._steps = 0
@@ -135,14 +133,18 @@ class GymnasiumEnv:
         """Continue from a state of `state_dict`: replay the current episodes.
 
         Raises:
-            NotDeterministicError: the replay leads to other observations.
+            ValueError: the state does not fit; nothing has changed.
+            NotDeterministicError: the env is not deterministic, or the replay leads elsewhere.
         """
+        self._refuse_unfit(state)
         self.reset(state["first_episode"])
         self._steps = state["steps"]
         self._episode[:], self._ages[:] = state["episode"], state["ages"]
         self.episode_counts.copy_(torch.tensor(state["episode_counts"]))
         self._actions = state["actions"].numpy()
         self._n_actions = len(self._actions)
+        if not self.deterministic:
+            raise self._not_deterministic()
         obs, _ = self._envs.reset(seed=self._current_seeds())
         for left, actions in zip(range(len(self._actions), 0, -1), self._actions, strict=True):
             if (begins := self._ages == left).any():
@@ -156,6 +158,32 @@ class GymnasiumEnv:
             obs = self._reset(begins)
         if not torch.equal(self._observe(obs), state["obs"].to(self._device)):
             raise self._not_deterministic()
+
+    def _refuse_unfit(self, state: State) -> None:
+        """Raise ValueError if a state is none that `state_dict` makes."""
+        S, n_envs = len(self._seeds), len(self._names)
+        lengths = {"episode": n_envs, "episode_counts": S, "ages": n_envs}
+        for name, length in {"steps": None, "first_episode": None, **lengths}.items():
+            given = state.get(name)
+            counts = given if length else [given]
+            if (
+                not isinstance(counts, list)
+                or len(counts) != (length or 1)
+                or not all(type(count) is int and 0 <= count < LARGEST[int] for count in counts)
+            ):
+                wanted = f"a list of {length} integers" if length else "an integer"
+                raise ValueError(f"{name} is {reprlib.repr(given)} in the state, must be {wanted} >= 0")
+        for name, dtype, shape in (
+            ("actions", torch.int64, [max(state["ages"]), n_envs]),
+            ("obs", self.spec.obs_dtype, [*self._shape, *self.spec.obs_shape]),
+        ):
+            saved = state.get(name)
+            given = f"{saved.dtype} {list(saved.shape)}" if isinstance(saved, Tensor) else "nothing"
+            if given != (wanted := f"{dtype} {shape}"):
+                raise ValueError(f"{name} is {given} in the state, must be {wanted}")
+        first, last = self._first_action, self._first_action + self.spec.n_actions - 1
+        if not ((state["actions"] >= first) & (state["actions"] <= last)).all():
+            raise ValueError(f"actions in the state must be from {first} to {last}")
 
     def begin_new_episodes(self) -> Tensor:
         """Abandon all current episodes, uncounted, and begin the next: first obs [S, N, *obs]."""
@@ -179,14 +207,13 @@ class GymnasiumEnv:
 
     def _not_deterministic(self) -> NotDeterministicError:
         return NotDeterministicError(
-            f"env.id={self._id}: cannot be resumed exactly: the actions of its episodes, repeated "
-            "from the same seeds, lead to other observations"
+            f"env.id={self._config.id}: cannot be resumed exactly: the actions of its episodes, "
+            "repeated from the same seeds, lead to other observations, rewards or ends"
         )
 
     def close(self) -> None:
         """Close the environments."""
         self._envs.close()
-        atexit.unregister(self.close)
 
     def _refuse_not_finite(self, obs: np.ndarray, reward: np.ndarray) -> None:
         """Raise FloatingPointError if an observation [S * N, ...] or reward [S * N] is not finite."""
@@ -229,63 +256,20 @@ class GymnasiumEnv:
 
     def _current_seeds(self) -> list[int | None]:
         """The reset seed of each env's current episode."""
-        while self._episode.max() >= len(self._episode_seeds):
-            more = self._draw_episode_seeds(len(self._episode_seeds))
-            self._episode_seeds = np.concatenate([self._episode_seeds, more])
-        return self._episode_seeds[self._episode, np.arange(len(self._episode))].tolist()
+        blocks, rows = np.divmod(self._episode, EPISODE_BLOCK)
+        drawn = self._episode_seeds
+        self._episode_seeds = {
+            block: drawn[block] if block in drawn else self._draw_episode_seeds(block)
+            for block in set(blocks.tolist())
+        }
+        seeds = np.empty_like(self._episode)
+        for block, of_block in self._episode_seeds.items():
+            envs = np.flatnonzero(blocks == block)
+            seeds[envs] = of_block[rows[envs], envs]
+        return [*seeds.tolist()]
 
-    def _draw_episode_seeds(self, start: int) -> np.ndarray:
-        """Reset seeds [EPISODE_BLOCK, S * N] of each env's episodes from number `start`."""
-        episodes = torch.arange(start, start + EPISODE_BLOCK) + self._first_episode
+    def _draw_episode_seeds(self, block: int) -> np.ndarray:
+        """Reset seeds [EPISODE_BLOCK, S * N] of each env's episodes of a block."""
+        episodes = torch.arange(EPISODE_BLOCK) + block * EPISODE_BLOCK + self._first_episode
         draws = rng.integers(self._seeds, self._stream, episodes, self._shape[1:], 2**31)
         return draws.flatten(1).numpy()
-
-
-def _make(id: str, kwargs: dict, wrappers: list[schema.Wrapper]) -> gymnasium.Env:
-    """One env that records raw returns; discrete observations become one-hot vectors of uint8."""
-    env = RecordEpisodeStatistics(gymnasium.make(id, **kwargs))
-    for node in wrappers:
-        env = registry.build("wrapper", node, env)
-    if isinstance(env.observation_space, spaces.Discrete):
-        env = DtypeObservation(FlattenObservation(env), np.uint8)
-    return env
-
-
-def _spec(id: str, kwargs: dict, wrappers: list[schema.Wrapper]) -> tuple[Spec, int]:
-    """The spec of the env, and the number of its first action."""
-    try:
-        env = _make(id, kwargs, wrappers)
-    except ConfigError:
-        raise
-    except gymnasium.error.Error as error:
-        raise _invalid(id, str(error)) from error
-    except Exception as error:  # an env may raise anything
-        raise _invalid(id, f"{type(error).__name__}: {error}") from error
-    observations, actions = env.observation_space, env.action_space
-    if env.spec is None or env.spec.max_episode_steps is None:
-        raise _invalid(id, "has no time limit; set env.max_episode_steps")
-    if not isinstance(actions, spaces.Discrete):
-        raise _invalid(id, f"actions are {actions}; the DQN family needs Discrete")
-    if not isinstance(observations, spaces.Box):
-        raise _invalid(id, f"observations are {observations}; supported are Box and Discrete")
-    _try_out(id, env, observations, actions.start)
-    env.close()
-    dtype = torch.from_numpy(np.empty(0, observations.dtype)).dtype
-    return Spec(observations.shape, dtype, int(actions.n)), int(actions.start)
-
-
-def _invalid(id: str, message: str) -> ConfigError:
-    return ConfigError([Problem("env.id", message, id)])
-
-
-def _try_out(id: str, env: gymnasium.Env, space: spaces.Box, action: np.integer) -> None:
-    """Raise ConfigError if a reset or a step shows that an env does not follow Gymnasium's API."""
-    try:
-        first, _ = env.reset(seed=0)
-        obs, _, _, _, _ = env.step(action)
-    except Exception as error:  # an env may raise anything
-        line = f"{type(error).__name__}: {error}"
-        raise _invalid(id, f"does not follow Gymnasium's API: {line}") from error
-    for seen in (np.asarray(first), np.asarray(obs)):
-        if seen.shape != space.shape or not np.can_cast(seen.dtype, space.dtype, "same_kind"):
-            raise _invalid(id, f"an observation is {seen.dtype} {seen.shape}, its space is {space}")

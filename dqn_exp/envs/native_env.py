@@ -13,10 +13,11 @@ from dqn_exp import rng
 from dqn_exp.compiled.kernels import stack
 from dqn_exp.config import schema
 from dqn_exp.config.problems import ConfigError, Problem, nearest
+from dqn_exp.config.typed import LARGEST
 from dqn_exp.envs.classic_control import Acrobot, CartPole, MountainCar, System
 from dqn_exp.interfaces import EPISODE_LOG, Episode, Spec, Transition, widest_float
 from dqn_exp.registry import register
-from dqn_exp.state import TensorState
+from dqn_exp.state import TensorState, copy_state
 
 SYSTEMS: dict[str, tuple[type[System], int]] = {  # Gymnasium id -> physics, time limit
     "Acrobot-v1": (Acrobot, 500),
@@ -42,13 +43,13 @@ class NativeEnv(TensorState):
     """
 
     config: schema.Env
-    compilable = True
+    compilable = deterministic = True
 
     def __init__(self, seeds: Tensor, stream: str, strict: bool, config: schema.Env):
         env_id, n, problems = config.id, config.n, []
         if env_id not in SYSTEMS:
             problems.append(Problem("env.id", f"no native env{nearest(env_id, SYSTEMS)}", env_id))
-        for key in ("kwargs", "wrappers"):
+        for key in ("kwargs", "wrappers", "timeout"):
             if value := getattr(config, key):
                 message = "native envs have none; use env.backend=gymnasium"
                 problems.append(Problem(f"env.{key}", message, value))
@@ -142,7 +143,19 @@ class NativeEnv(TensorState):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue from a state of `state_dict`; raises ValueError if it does not fit."""
-        super().load_state_dict(state)
+        loaded = {name: tensor.clone() for name, tensor in self.state_dict().items()}
+        copy_state(state, loaded)
+        length, first = loaded["state"][..., -1], loaded["first_episode"]
+        possible = {
+            "steps": (loaded["steps"] >= 0) & (loaded["steps"] < LARGEST[int]),
+            "first_episode": first >= 0,
+            "episode": (loaded["episode"] >= first) & (loaded["episode"] < LARGEST[int]),
+            "state": loaded["state"].isfinite().all(-1) & (length >= 0) & (length < self._limit),
+        }
+        for name, fits in possible.items():
+            if not fits.all():
+                raise ValueError(f"{name} has values in the state that are out of range")
+        super().load_state_dict(loaded)
         self._taken = int(self._steps)
         self._numbers = self.episode_counts.cpu().numpy()
 
