@@ -58,7 +58,7 @@ def load(plugins: list[str]) -> None:
     for module in plugins:
         try:
             importlib.import_module(module)
-        except Exception as error:  # a plug-in may raise anything
+        except (Exception, SystemExit) as error:  # a plug-in may raise anything
             reason = f"cannot be imported: {type(error).__name__}: {error}"
             problems.append(Problem("plugins", reason, module))
     if problems:

@@ -41,6 +41,7 @@ NOT_FINITE: dict[Any, list[Any]] = {int: [2**60, -(2**60)], float: [NAN, INF, -I
 WORDS: dict[str, tuple[list[Any], list[Any]]] = {
     "a number > 0": ([0.0, -0.1], [1e-9, 5]),
     "a number >= 0": ([-0.1], [0, 5.0]),
+    "a number of seconds > 0, at most a day": ([0.0, -1, 86_401], [0.5, 86_400]),
     "a number < 0": ([0.0, 0.1], [-1e-9, -5]),
     "a number in [0, 1]": ([-0.1, 1.1], [0, 0.5, 1]),
     "a number in (0, 1]": ([0.0, -0.5, 1.1], [1e-9, 1]),

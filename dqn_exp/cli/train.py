@@ -4,21 +4,26 @@ Exit codes: 0 ok, 1 failed run, 2 invalid configuration, 75 stopped by a signal 
 """
 
 import argparse
+import contextlib
 import logging
 import math
 import os
 import sys
+import warnings
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import hydra
+from hydra._internal.utils import get_args_parser  # there is no public way to it
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from dqn_exp.config import compose
-from dqn_exp.config.overrides import quoted
+from dqn_exp.config.overrides import given, problems_of_hydra, quoted
 from dqn_exp.config.problems import ConfigError, Problem
 from dqn_exp.config.schema import Config
 from dqn_exp.sweeps import status
@@ -39,29 +44,29 @@ def main() -> None:
         print(f"dqn-exp {version('dqn-exp')}")
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise errors here instead of printing them
+    warnings.filterwarnings("error", "provider=hydra.searchpath")  # a folder that is not there
     sys.argv[1:] = quoted(sys.argv[1:])
     compose.register_resolvers()
     code = 0
     try:
+        arguments = _arguments()
+        if problems := problems_of_hydra(arguments.overrides):
+            raise ConfigError(problems)
         try:
             job()
         except (RunFailedError, ConfigError):
             raise
         except Exception as error:  # Hydra could not create the folder, or compose the config
-            if isinstance(error, OSError) and error.filename:
-                message = f"cannot be created: {error.strerror}"
-                raise ConfigError([Problem("run folder", message, error.filename)]) from error
-            raise compose.explained(error, *_typed()) from error
+            raise compose.explained(error, arguments.overrides, arguments.config_dir) from error
     except RunFailedError:
         code = 1
     except ConfigError as error:
         code = _say(error)
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
-    if HydraConfig.initialized():  # a sweep's, see sweeps/callback.py
-        ended = _end_sweep(Path(HydraConfig.get().sweep.dir).absolute())
-        if code != 2 or ended == 1:  # else this call was refused, whatever earlier ones have left
-            code = ended or code
+    if HydraConfig.initialized():  # Hydra has composed a config, see sweeps/callback.py
+        with contextlib.suppress(OmegaConfBaseException):  # without a name for its folder
+            code = _end(HydraConfig.get(), code)
     sys.exit(code)
 
 
@@ -72,9 +77,12 @@ def job(cfg: DictConfig) -> float:
     folder, in_sweep = Path(here.runtime.output_dir), here.mode == RunMode.MULTIRUN
     began_in = Path(here.runtime.cwd)
     if began_in != Path.cwd() and cfg.get("resume") not in (None, "auto"):  # hydra.job.chdir=true
-        cfg.resume = str(began_in / cfg.resume)
+        cfg.resume = str(began_in / str(cfg.resume))
     try:
-        config = compose.load(cfg, here.overrides.task, folder)
+        if not str(folder).isprintable():
+            message = "its name has characters that cannot be printed"
+            raise ConfigError([Problem("run folder", message, folder)])
+        config = compose.load(cfg, given(here), folder)
         if in_sweep and config.resume not in (None, "auto"):
             message = "a sweep is continued with its hydra.sweep.dir and resume=auto"
             raise ConfigError([Problem("resume", message, config.resume)])
@@ -88,9 +96,8 @@ def job(cfg: DictConfig) -> float:
         code = _say(error)
         if in_sweep:  # its exit code follows from what was noted
             return math.nan
-        _remove_if_empty(folder)
         raise SystemExit(code) from error
-    except Exception as error:  # which has been logged
+    except (Exception, SystemExit) as error:  # which has been logged; an env can call sys.exit
         if in_sweep:
             raise RunFailedError(str(error)) from error
         raise SystemExit(1) from error
@@ -123,13 +130,15 @@ def _note_refusal(folder: Path, error: ConfigError) -> bool:
 
 
 def _remove_if_empty(folder: Path, but: tuple[str, ...] = (".lock",)) -> None:
-    """Remove a folder that Hydra has made for nothing, and those around it."""
-    if folder.is_dir() and {path.name for path in folder.iterdir()} <= set(but):
-        for path in folder.iterdir():
-            path.unlink()
-    while folder.is_dir() and not any(folder.iterdir()) and folder != Path.cwd():
-        folder.rmdir()
-        folder = folder.parent
+    """Remove a folder that was made for nothing, and those around it."""
+    for each in (folder, *folder.parents):
+        if os.path.isdir(each):  # unlike Path.is_dir, False for a name that cannot be
+            left = {path.name for path in each.iterdir()}
+            if each == Path.cwd() or not left <= (set(but) if each == folder else set()):
+                return
+            for name in left:
+                (each / name).unlink()
+            each.rmdir()
 
 
 def _say(error: ConfigError) -> int:
@@ -138,24 +147,41 @@ def _say(error: ConfigError) -> int:
     return 2
 
 
-def _typed() -> tuple[list[str], str | None]:
-    """The overrides on the command line, and the folder of --config-dir."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--config-dir", "-cd")
-    for flags in (("--config-name", "-cn"), ("--config-path", "-cp"), ("--package", "-p")):
-        parser.add_argument(*flags)
-    known, others = parser.parse_known_args()
-    return [text for text in others if not text.startswith("-")], known.config_dir
+def _arguments() -> argparse.Namespace:
+    """Hydra's own arguments.
+
+    Raises:
+        ConfigError: they cannot be read, or ask for what this program does not do.
+    """
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError([Problem("command line", message)])
+
+    parser.error = refuse
+    arguments = parser.parse_args()
+    if arguments.config_path is not None:
+        refuse("--config-path would replace conf/; --config-dir adds to it")
+    if arguments.experimental_rerun is not None:
+        refuse("--experimental-rerun would run code from a file")
+    return arguments
 
 
-def _end_sweep(sweep: Path) -> int:
-    """Print how the jobs ended; returns the sweep's exit code."""
+def _end(hydra: HydraConf, code: int) -> int:
+    """Remove a folder made for nothing; print how the jobs of a sweep ended; returns the exit code."""
+    if hydra.mode != RunMode.MULTIRUN:
+        if code == 2:
+            _remove_if_empty(Path(hydra.run.dir).absolute())
+        return code
+    sweep = Path(hydra.sweep.dir).absolute()
     found = status.jobs(sweep)
     if not found:
         _remove_if_empty(sweep, but=("multirun.yaml",))
-        return 0
+        return code or _say(ConfigError([Problem("command line", "the sweep has no jobs")]))
     shown = sweep.relative_to(Path.cwd()) if sweep.is_relative_to(Path.cwd()) else sweep
     print(f"\n{len(found)} jobs in {shown}, best first:")
     print("\n".join(status.table(found)))
     print(f"  tensorboard --logdir {shown}")
-    return status.exit_code(found)
+    ended = status.exit_code(found)
+    # A call that was refused as a whole says so, whatever earlier ones have left, unless a job is lost.
+    return code if code == 2 and ended != 1 else ended or code

@@ -6,6 +6,7 @@ Only this package, cli/ and sweeps/ know Hydra and OmegaConf.
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dqn_exp import manifest, registry
 from dqn_exp.config import typed
 from dqn_exp.config.help import help_text
-from dqn_exp.config.overrides import problems_of, quoted, unknown_keys
+from dqn_exp.config.overrides import given, problems_of, quoted, unknown_keys
 from dqn_exp.config.problems import ConfigError, Problem
 from dqn_exp.config.schema import GROUPS, Config
 
@@ -30,7 +31,7 @@ PACKAGE = Path(__file__).parents[1]
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
 USUAL_STEPS = 50_000  # total_steps that the shipped counts of env steps are chosen for
 SEARCH = "hydra.searchpath="
-LONGEST_NAME = 100  # characters of a sweep job's folder; file systems allow 255 bytes
+LONGEST_NAME = 100  # bytes of a folder's name; file systems allow 255
 
 
 def compose(*overrides: str, config_dir: str | Path | None = None) -> Config:
@@ -47,7 +48,9 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> Config:
     try:
         with composing():
             cfg = hydra_compose("config", overrides=[*_search(config_dir), *overrides])
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except ConfigError:
+        raise
+    except Exception as error:  # overrides can make Hydra raise anything
         raise explained(error, overrides, config_dir) from error
     return load(cfg, overrides)
 
@@ -65,8 +68,8 @@ def load(cfg: DictConfig, overrides: Sequence[str], folder: Path | None = None) 
     Raises:
         ConfigError: with every problem found.
     """
-    given = OverridesParser.create().parse_overrides(list(overrides))
-    keys = [override.key_or_group for override in given]
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    keys = [override.key_or_group for override in parsed]
     if twice := [Problem(key, "given twice") for key in sorted(set(keys)) if keys.count(key) > 1]:
         raise ConfigError(twice)
     try:
@@ -77,10 +80,12 @@ def load(cfg: DictConfig, overrides: Sequence[str], folder: Path | None = None) 
         node: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
         node |= now
     except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError([Problem(str(error.full_key), reason)]) from error
+        raise ConfigError([Problem(str(error.full_key), _first_line(error))]) from error
+    except RecursionError as error:
+        message = "a value refers to itself, or is nested too deeply"
+        raise ConfigError([Problem("config", message)]) from error
     if node.get("resume") not in (None, "auto"):
-        node = _continued(node, given)
+        node = _continued(node, parsed)
     registry.load(node["plugins"] if isinstance(node.get("plugins"), list) else [])
     return typed.read(Config, node)
 
@@ -88,11 +93,21 @@ def load(cfg: DictConfig, overrides: Sequence[str], folder: Path | None = None) 
 def explained(
     error: Exception, overrides: Sequence[str], config_dir: str | Path | None = None
 ) -> ConfigError:
-    """What Hydra could not compose, in lines of our own with the nearest match.
+    """What Hydra could not compose, in lines of our own with the nearest match."""
+    try:
+        problems = _problems(overrides, config_dir)
+    except ConfigError as found:
+        return found
+    except Exception:  # what has failed to compose may fail again; the first error says why
+        problems = []
+    return ConfigError(problems or [_problem_of(error)])
+
+
+def _problems(overrides: Sequence[str], config_dir: str | Path | None) -> list[Problem]:
+    """Every problem with overrides that do not compose.
 
     Raises:
         ConfigError: there is no such `config_dir`.
-        Exception: the error, if it is not about the overrides.
     """
     problems: list[Problem] = []
     search = _search(config_dir) + [text for text in overrides if text.startswith(SEARCH)]
@@ -109,8 +124,8 @@ def explained(
         for text in overrides:
             try:
                 override = OverridesParser.create().parse_override(text)
-            except HydraException as wrong:
-                problems.append(Problem(text, f"cannot be read: {str(wrong).splitlines()[0]}"))
+            except (HydraException, ValueError, RecursionError) as wrong:
+                problems.append(Problem(text, f"cannot be read: {_first_line(wrong)}"))
                 continue
             (choices if override.key_or_group in groups else others).append(override)
         wrong, right = problems_of(choices, groups)
@@ -127,13 +142,24 @@ def explained(
             load(hydra_compose("config", overrides=[*_search(config_dir), *right]), right)
         except ConfigError as more:
             problems += more.problems
-        except (HydraException, OmegaConfBaseException):
-            pass  # the first error is the one to report
-    if problems:
-        return ConfigError(problems)
+        except Exception:  # the first error is the one to report
+            return problems
+    return problems
+
+
+def _problem_of(error: Exception) -> Problem:
+    """An error of Hydra as a problem."""
+    if isinstance(error, OSError) and error.filename:
+        return Problem("run folder", f"cannot be created: {error.strerror}", error.filename)
     if isinstance(error, HydraException | OmegaConfBaseException):
-        return ConfigError([Problem("config", " ".join(str(error).split()))])
-    raise error
+        return Problem("config", " ".join(str(error).split()))
+    return Problem("hydra", f"{type(error).__name__}: {error}")
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return str(error).partition("\n")[0]
 
 
 @contextmanager
@@ -244,7 +270,7 @@ def job_name(*, _root_: DictConfig) -> str:
     """`<n>_<swept overrides>` with the last words of their keys, the name of a sweep job's folder."""
     job = _root_.hydra.job
     fixed = set(job.config.override_dirname.exclude_keys)
-    swept = (text.partition("=") for text in _root_.hydra.overrides.task)
+    swept = (text.partition("=") for text in given(_root_.hydra))
     parts = [
         f"{key.rsplit('.')[-1]}={value}" for key, _, value in swept if key.lstrip("+~") not in fixed
     ]
@@ -264,5 +290,12 @@ def help_(*, _root_: DictConfig) -> str:
 
 
 def _file_name(text: str) -> str:
-    """A text with only characters that are safe in a file's name and in a shell."""
-    return re.sub(r"[^\w.,=+-]+", "-", text).strip("-")[:LONGEST_NAME]
+    """A text with only characters that are safe in a file's name and in a shell.
+
+    A long one ends in a hash of the whole.
+    """
+    name = re.sub(r"[^\w.,=+-]+", "-", text).strip("-")
+    if len(name.encode()) <= LONGEST_NAME:
+        return name
+    digest = sha256(text.encode(errors="surrogatepass")).hexdigest()[:8]
+    return f"{name.encode()[: LONGEST_NAME - 9].decode(errors='ignore')}-{digest}"

@@ -5,13 +5,24 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from dqn_exp.config import schema
 from dqn_exp.config.help import meanings
 from dqn_exp.config.problems import Problem, nearest
 from dqn_exp.config.typed import CALLS, flatten
+
+# Keys of Hydra that are not the user's to change, each with the reason.
+OWN_OF_HYDRA = {
+    "hydra": "cannot be replaced as a whole",
+    "hydra.callbacks": "the program needs its own; add yours with +hydra.callbacks.<name>",
+    "hydra.callbacks.name_jobs": "the program needs its own; add yours with +hydra.callbacks.<name>",
+    "hydra.output_subdir": "a run writes .hydra/ itself",
+    "hydra.sweep.subdir": "jobs are named by what varies; choose hydra.sweep.dir",
+}
 
 
 def quoted(overrides: Sequence[str]) -> list[str]:
@@ -25,6 +36,28 @@ def _quoted(text: str) -> str:
         return text
     escaped = path.replace("\\", "\\\\").replace("'", "\\'")
     return f"{key}='{escaped}'"
+
+
+def given(hydra: Any) -> list[str]:
+    """The overrides of a run or of a sweep's job, as typed: interpolations in them stay text."""
+    return OmegaConf.to_container(hydra.overrides.task, resolve=False)  # type: ignore[return-value]
+
+
+def problems_of_hydra(overrides: Sequence[str]) -> list[Problem]:
+    """Overrides of Hydra's own keys that this program cannot work with."""
+    problems = []
+    for text in overrides:
+        try:
+            override = OverridesParser.create().parse_override(text)
+        except (HydraException, ValueError, RecursionError):
+            continue  # Hydra says so
+        key, value = override.key_or_group, override.value()
+        verbose = isinstance(value, bool | str | list) or override.is_sweep_override()
+        if key in OWN_OF_HYDRA or key.startswith("hydra.callbacks.name_jobs."):
+            problems.append(Problem(key, OWN_OF_HYDRA.get(key, OWN_OF_HYDRA["hydra.callbacks"])))
+        elif key == "hydra.verbose" and not verbose:
+            problems.append(Problem(key, "must be true, false or names of loggers", value))
+    return problems
 
 
 def problems_of(

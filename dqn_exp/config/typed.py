@@ -11,6 +11,7 @@ from dqn_exp import registry
 from dqn_exp.config.problems import ConfigError, Problem, nearest
 
 LARGEST = {int: 2**53, float: 1e30}  # beyond these, counts and values lose their meaning
+DEEPEST = 20  # levels of free-form arguments
 CALLS = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")  # how Hydra would call things
 COUNT = re.compile(r"(\d[\d_]*(?:\.\d+)?(?:[eE]\d+)?)([kM]?)")  # 10000, 10_000, 1e4, 10k, 0.5M
 INVALID: Any = object()
@@ -42,7 +43,7 @@ def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, Mapping):
             flat |= flatten(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = value
+            flat[f"{prefix}{key}"] = value
     return flat
 
 
@@ -101,7 +102,7 @@ def _field(hint: Any, field: Any, node: Any, path: str, problems: list[Problem])
     allowed = allowed or _described(hint)
     value = _value(hint, node)
     if hint == dict[str, Any] and isinstance(value, dict):
-        problems += _calls(value, path)
+        problems += _free_form(value, path)
     too_large = isinstance(value, int | float) and not abs(value) < LARGEST.get(type(value), math.inf)
     if too_large:
         allowed = f"finite, and below {LARGEST[type(value)]:,}"
@@ -158,10 +159,12 @@ def _described(hint: Any) -> str:
     return known.get(inner, "a group of keys")
 
 
-def _calls(node: Any, path: str) -> list[Problem]:
-    """Keys anywhere in free-form arguments that ask Hydra to call something: nothing does."""
+def _free_form(node: Any, path: str) -> list[Problem]:
+    """What is wrong with free-form arguments: keys that ask Hydra to call something, and depth."""
+    if path.count(".") > DEEPEST:
+        return [Problem(path, f"is nested more than {DEEPEST} levels deep")]
     if isinstance(node, list):
-        return [p for i, each in enumerate(node) for p in _calls(each, f"{path}.{i}")]
+        return [p for i, each in enumerate(node) for p in _free_form(each, f"{path}.{i}")]
     if not isinstance(node, Mapping):
         return []
     own = [
@@ -169,4 +172,4 @@ def _calls(node: Any, path: str) -> list[Problem]:
         for name in node
         if name in CALLS
     ]
-    return own + [p for name, each in node.items() for p in _calls(each, f"{path}.{name}")]
+    return own + [p for name, each in node.items() for p in _free_form(each, f"{path}.{name}")]
