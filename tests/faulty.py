@@ -4,6 +4,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -96,6 +97,7 @@ ENDS: dict[str, Callable[[], Any]] = {
     "sys.exit": lambda: sys.exit(3),
     "os._exit": lambda: os._exit(0),
     "hang": lambda: time.sleep(3600),
+    "simulator": lambda: subprocess.run(["sleep", "3600"]),
 }
 
 

@@ -1,6 +1,7 @@
 """Environments in processes of their own: what happens when a process ends or hangs."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -23,13 +24,14 @@ from dqn_exp.signals import SIGNALS
 
 SEEDS = (3, 5)
 BAD = episode_seed(5, 1)  # the second episode of the second seed
-ENDINGS = {
+ENDS = {
     "SIGKILL": "its process was killed by SIGKILL",
     "sys.exit": "its process exited with code 3",
     "os._exit": "its process exited with code 0",
-    "hang": r"did not answer within 0\.5 s \(env\.timeout\)",
-    "SIGSTOP": r"did not answer within 0\.5 s \(env\.timeout\)",
 }
+HANGS = dict.fromkeys(
+    ("hang", "simulator", "SIGSTOP"), r"did not answer within 0\.5 s \(env\.timeout\)"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -41,8 +43,10 @@ def leave_no_process(monkeypatch: pytest.MonkeyPatch) -> Any:
     assert psutil.Process().children(recursive=True) == before
 
 
-def build(id: str = "Ending-v0", timeout: float | None = None, **kwargs: Any) -> GymnasiumEnv:
-    keys = {"backend": "gymnasium", "id": id, "n": 1, "vectorization": "async", "timeout": timeout}
+def build(
+    id: str = "Ending-v0", timeout: float | None = None, n: int = 1, **kwargs: Any
+) -> GymnasiumEnv:
+    keys = {"backend": "gymnasium", "id": id, "n": n, "vectorization": "async", "timeout": timeout}
     return part("env", "cartpole", torch.tensor(SEEDS), "train", True, **keys, kwargs=kwargs)
 
 
@@ -57,22 +61,31 @@ def two_episodes(env: GymnasiumEnv) -> None:
 
 
 @pytest.mark.parametrize("where", ["reset", "step"])
-@pytest.mark.parametrize("fault", ENDINGS)
+@pytest.mark.parametrize("fault", ENDS | HANGS)
 def test_an_env_whose_process_ends_or_hangs_is_named(fault: str, where: str) -> None:
-    timeout = 0.5 if fault in ("hang", "SIGSTOP") else None
-    env = build(fault=fault, where=where, bad=[BAD], timeout=timeout)
-    with pytest.raises(EnvProcessError, match=f"^seed 5, env 0: {ENDINGS[fault]}$"):
+    env = build(fault=fault, where=where, bad=[BAD], timeout=0.5 if fault in HANGS else None)
+    with pytest.raises(EnvProcessError, match=f"^seed 5, env 0: {(ENDS | HANGS)[fault]}$"):
         two_episodes(env)
+    left = psutil.Process().children(recursive=True)
     env.close()
+    wait_until(lambda: not any(map(is_alive, left)))
 
 
-@pytest.mark.parametrize("fault", ["SIGKILL", "sys.exit", "os._exit"])
+@pytest.mark.parametrize("fault", ENDS)
 def test_an_env_whose_process_ends_at_once_is_named(fault: str) -> None:
-    with pytest.raises(EnvProcessError, match=f"^seed 3, env 0: {ENDINGS[fault]}$"):
+    with pytest.raises(EnvProcessError, match=f"^seed 3, env 0: {ENDS[fault]}$"):
         build(fault=fault, where="init")
 
 
-@pytest.mark.parametrize("fault", ENDINGS)
+@pytest.mark.parametrize("fault", ENDS | HANGS)
+def test_an_env_that_cannot_be_examined_is_refused(fault: str) -> None:
+    env = build(fault=fault, bad=[64], timeout=0.5 if fault in HANGS else None)
+    with pytest.raises(ConfigError, match=r"env\.id=Ending-v0: EnvProcessError: a trial: "):
+        _ = env.deterministic
+    env.close()
+
+
+@pytest.mark.parametrize("fault", ENDS | HANGS)
 def test_a_process_that_does_not_close_its_env_is_ended(fault: str) -> None:
     env = build(fault=fault, where="close")
     env.reset()
@@ -118,6 +131,16 @@ def test_an_error_of_an_env_names_it_and_keeps_the_traceback(fault: str, line: s
     env.close()
 
 
+def test_if_not_all_processes_can_be_started_none_is_left() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (psutil.Process().num_fds() + 20, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            build("CartPole-v1", n=20)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_slow_envs_may_take_their_time_without_a_limit_and_within_it() -> None:
     for timeout in (None, 60.0):
         env = build("CartPole-v1", timeout=timeout)
@@ -142,30 +165,35 @@ def test_signals_are_still_handled_where_envs_are_built() -> None:
 
 
 HOLDER = """
-import os, signal, time
+import os, signal, sys
 import faulty, psutil
 from test_env_processes import build
 
-env = build(fault="hang", where="reset", bad=[faulty.episode_seed(3, 0)], timeout=1.0)
+env = build(fault="simulator", where="reset", bad=[faulty.episode_seed(3, 0)], timeout=1.0)
 try:
     env.reset()
 except Exception:
-    print(*(child.pid for child in psutil.Process().children()), flush=True)
+    print(*(child.pid for child in psutil.Process().children(recursive=True)), flush=True)
     {then}
 """
 
 
-@pytest.mark.parametrize(
-    "then",
-    ["os.kill(os.getpid(), signal.SIGKILL)", "os._exit(1)", "raise SystemExit"],
-)
+@pytest.mark.parametrize("then", ["os.kill(os.getpid(), signal.SIGKILL)", "sys.exit()"])
 def test_processes_end_with_the_one_that_began_them(then: str) -> None:
     tests = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     command = [sys.executable, "-c", HOLDER.format(then=then)]
-    held = subprocess.run(command, env=tests, stdout=subprocess.PIPE, text=True)
-    pids = [int(pid) for pid in held.stdout.split()]
-    assert len(pids) == 2
-    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+    with subprocess.Popen(command, env=tests, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        left = [psutil.Process(int(pid)) for pid in process.stdout.readline().split()]
+    assert len(left) == 3  # two envs and a simulator
+    wait_until(lambda: not any(map(is_alive, left)))
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def wait_until(holds: Callable[[], bool]) -> None:

@@ -50,15 +50,7 @@ class GymnasiumEnv:
         # Before the vector env, for clear messages about a wrong id or unsupported spaces.
         self.spec, self._first_action = single.inspect(config)
         self._names = [f"seed {seed}, env {i}" for seed in seeds.tolist() for i in range(config.n)]
-        make, timeout = partial(single.make, config), config.timeout
-        if config.vectorization == "async":
-            self._envs = Workers(make, self._names, timeout)
-        else:
-            self._envs = SyncVectorEnv(
-                [make] * len(self._names),
-                copy=False,  # observations are copied to the device anyway
-                autoreset_mode=AutoresetMode.DISABLED,
-            )
+        self._envs = self._vectorized(self._names)
         self._finished: list[Episode] = []
         self.episode_counts = torch.zeros(len(seeds), dtype=torch.int64)
         self._steps = 0  # of each env since reset
@@ -70,7 +62,7 @@ class GymnasiumEnv:
         Raises:
             ConfigError: the env raises an error.
         """
-        return single.is_deterministic(self._config)
+        return single.is_deterministic(self._config.id, self._vectorized(["a trial"]))
 
     def reset(self, first_episode: int = 0) -> Tensor:
         """First observations [S, N, *obs] of the episodes numbered from `first_episode`."""
@@ -191,6 +183,17 @@ class GymnasiumEnv:
         self._ages[:] = 0
         obs, _ = self._envs.reset(seed=self._current_seeds())
         return self._observe(obs)
+
+    def _vectorized(self, names: list[str]) -> SyncVectorEnv | Workers:
+        """A new env for each name."""
+        make, timeout = partial(single.make, self._config), self._config.timeout
+        if self._config.vectorization == "async":
+            return Workers(make, names, timeout)
+        return SyncVectorEnv(
+            [make] * len(names),
+            copy=False,  # observations are copied to the device anyway
+            autoreset_mode=AutoresetMode.DISABLED,
+        )
 
     def _remember(self, actions: np.ndarray) -> None:
         """Keep actions [S * N]; those of finished episodes are dropped when space runs out."""

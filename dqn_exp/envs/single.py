@@ -1,13 +1,14 @@
 """One Gymnasium environment: made, checked, and played twice to see whether it is deterministic."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from gymnasium.wrappers import DtypeObservation, FlattenObservation, RecordEpisodeStatistics
 
 from dqn_exp import registry
@@ -76,34 +77,35 @@ def inspect(config: schema.Env) -> tuple[Spec, int]:
     return Spec(observations.shape, dtype, int(actions.n)), int(actions.start)
 
 
-def is_deterministic(config: schema.Env) -> bool:
-    """Whether an episode depends on its reset seed and actions only, as far as some episodes show.
+def is_deterministic(id: str, env: SyncVectorEnv | AsyncVectorEnv) -> bool:
+    """Whether episodes depend on their reset seeds and actions only, as far as some episodes show.
 
     State that survives a reset, such as MinAtar's last action, shows when the same episodes come after
     others. Takes 228 env steps.
 
+    Args:
+        env: one env, with Discrete actions, as a vector env; it is closed.
+
     Raises:
-        ConfigError: the env raises an error.
+        ConfigError: the env raises an error, or its process ends or hangs.
     """
-    with _refused(config.id):
-        env = make(config)
+    with _refused(id), closing(env):
         episodes = list(enumerate(PROBES))
         first = [_play(env, *episode) for episode in episodes]
         again = [_play(env, *episode) for episode in reversed(episodes)]
-        env.close()
     return first == again[::-1]
 
 
-def _play(env: gymnasium.Env, seed: int, n_actions: int) -> list[bytes]:
+def _play(env: SyncVectorEnv | AsyncVectorEnv, seed: int, n_actions: int) -> list[bytes]:
     """All bits of an episode of random actions."""
-    space = env.action_space
+    space = env.single_action_space
     assert isinstance(space, spaces.Discrete)
-    obs, _ = env.reset(seed=seed)
-    seen = [np.asarray(obs).tobytes()]
-    for action in space.start + np.random.default_rng(seed).integers(space.n, size=n_actions):
+    obs, _ = env.reset(seed=[seed])
+    seen = [obs.tobytes()]
+    for action in space.start + np.random.default_rng(seed).integers(space.n, size=(n_actions, 1)):
         obs, reward, terminated, truncated, _ = env.step(action)
-        seen += [np.asarray(x).tobytes() for x in (obs, float(reward), terminated, truncated)]
-        if terminated or truncated:
+        seen += [array.tobytes() for array in (obs, reward, terminated, truncated)]
+        if terminated | truncated:
             break
     return seen
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import psutil
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 from dqn_exp.signals import SIGNALS
@@ -96,8 +97,9 @@ class Workers(AsyncVectorEnv):
             if process.pid is None:  # it could not be started
                 continue
             process.join(max(until - time.monotonic(), 0))
-            process.kill()
-            process.join()
+            if process.is_alive():
+                _kill(process.pid)
+                process.join()
         for pipe in filter(None, self.parent_pipes):
             pipe.close()
 
@@ -170,7 +172,15 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
-    os._exit(1)
+    _kill(os.getpid())
+
+
+def _kill(pid: int) -> None:
+    """Kill a process and those that it has started, simulators for example."""
+    process = psutil.Process(pid)
+    for each in (*process.children(recursive=True), process):
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
 
 
 def _ending(process: Any) -> str:
