@@ -1,5 +1,6 @@
 """From a config to its parts. Building writes no files and sets no global state."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -7,11 +8,11 @@ import torch
 
 from dqn_exp import registry
 from dqn_exp.buffers.memory import require_memory
-from dqn_exp.compiled.loops import MAX_UNROLLED, CompiledSteps, WholeLoop, updates_of_period
+from dqn_exp.compiled.loops import MAX_UNROLLED, CompiledSteps, WholeLoop
 from dqn_exp.compiled.play import CompiledPlay
 from dqn_exp.config import schema
 from dqn_exp.config.problems import ConfigError, Problem
-from dqn_exp.interfaces import Agent, Context, Env, Exploration, QNetwork, ReplayBuffer
+from dqn_exp.interfaces import EPISODE_LOG, Agent, Context, Env, Exploration, QNetwork, ReplayBuffer
 from dqn_exp.learner import Learner
 from dqn_exp.loop import Loop
 from dqn_exp.play import Play
@@ -24,6 +25,15 @@ FORMS: dict[type[Loop], str] = {
 # With compile=auto: gradient steps from which the time saved exceeds that of a first compilation.
 WORTH_COMPILING = {CompiledSteps: 50_000, WholeLoop: 10_000}
 MATRICES = 6  # of parameters: online, target, gradient, the optimizer's two or three
+# Bytes of an env, about, by backend and vectorization; in Python, 10 to 100 kB were measured.
+ENV_BYTES = {
+    ("native", "sync"): 16 * EPISODE_LOG,
+    ("gymnasium", "sync"): 50_000,
+    ("gymnasium", "async"): 20_000_000,  # a process
+}
+MOST_ENVS = 100_000  # in Python: making one takes about a millisecond, a step of all seconds
+COSINES = 64  # numbers that embed a quantile fraction
+WINDOW = 10  # numbers for each step of an n-step window
 
 
 @dataclass
@@ -72,13 +82,22 @@ def build(config: schema.Config, dtype: torch.dtype = torch.float32) -> Parts:
 
     Raises:
         ConfigError: the parts do not fit together, into memory, or onto this machine.
+        RuntimeError: code of a part has ended the process.
     """
+    try:
+        return _built(config, dtype)
+    except SystemExit as stop:
+        raise RuntimeError(f"a part has called sys.exit({stop.code})") from stop
+
+
+def _built(config: schema.Config, dtype: torch.dtype) -> Parts:
     registry.load(config.plugins)
     train, device = config.train, resolve_device(config.device)
+    eval_config = replace(config.env, n=config.eval.episodes)
+    _require_room_for_envs(config, device)
     seeds = torch.arange(config.seed, config.seed + config.seeds, dtype=torch.int64, device=device)
     strict = train.on_divergence == "stop"
     env = registry.build("env", config.env, seeds, "train", strict)
-    eval_config = replace(config.env, n=config.eval.episodes)
     eval_env = registry.build("env", eval_config, seeds, "eval", strict)
     n_envs = config.env.n
     before = (train.learning_starts - 1) // n_envs * n_envs  # the last step without updates
@@ -100,6 +119,7 @@ def build(config: schema.Config, dtype: torch.dtype = torch.float32) -> Parts:
         raise ConfigError([Problem("net", str(error), config.net.name)]) from error
     n_bytes = MATRICES * len(seeds) * net.n_params * dtype.itemsize
     require_memory(n_bytes, device, "net", f"{config.net.name} with seeds={len(seeds)}")
+    _require_room_for_updates(config, context, agent)
     buffer = registry.build("buffer", config.buffer, context, agent)
     exploration = registry.build("exploration", config.exploration, context)
     optimizer = registry.build("optim", config.optim, context)
@@ -144,12 +164,42 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def _require_room_for_envs(config: schema.Config, device: torch.device) -> None:
+    """Refuse more envs than fit, before the first is made."""
+    S, env, episodes = config.seeds, config.env, config.eval.episodes
+    key, most = ("env.n", env.n) if env.n > episodes else ("eval.episodes", episodes)
+    value, n_envs = f"{most} with seeds={S}", S * (env.n + episodes)
+    if env.backend == "gymnasium" and n_envs > MOST_ENVS:
+        message = f"at most {MOST_ENVS:,} envs are made in Python; these would be {n_envs:,}"
+        raise ConfigError([Problem(key, message, value)])
+    where = device if env.backend == "native" else torch.device("cpu")
+    n_bytes = n_envs * ENV_BYTES.get((env.backend, env.vectorization), 0)
+    require_memory(n_bytes, where, key, value)
+
+
+def _require_room_for_updates(config: schema.Config, context: Context, agent: Agent) -> None:
+    """Refuse minibatches whose largest tensors alone do not fit."""
+    S, B, A = context.n_seeds, context.batch_size, context.spec.n_actions
+    K, fractions = agent.n_atoms or 1, agent.n_draws(1) if agent.implicit else 1
+    layers = sum(getattr(config.net, "hidden", [])) + A * K  # outputs of all layers
+    numbers = {  # key -> its value, and how many numbers a transition takes
+        "train.batch_size": (B, 2 * math.prod(context.spec.obs_shape) + layers),
+        "agent.n_step": (agent.n_step, agent.n_step * WINDOW),
+        "agent": (f"{config.agent.name} with {K} values per action", K * K),
+        "agent.samples": (fractions, fractions * (COSINES + layers)),
+    }
+    for key, (value, n) in numbers.items():
+        about = f"{value}, seeds={S}, train.batch_size={B}"
+        require_memory(S * B * n * context.dtype.itemsize, context.device, key, about)
+
+
 def _form(config: schema.Config, context: Context, compilable: bool) -> type[Loop]:
     """The form of the training loop that the config key `compile` asks for, or auto chooses."""
     if config.compile is False:
         return Loop
-    pattern = updates_of_period(context.n_envs, config.train.every, config.train.updates)
-    short = max(len(pattern), sum(pattern)) <= MAX_UNROLLED
+    every = config.train.every
+    period = math.lcm(every, context.n_envs)  # env steps after which the updates repeat
+    short = max(period // context.n_envs, period // every * config.train.updates) <= MAX_UNROLLED
     form = WholeLoop if compilable and short else CompiledSteps
     if config.compile == "auto" and context.total_updates < WORTH_COMPILING[form]:
         return Loop

@@ -1,5 +1,7 @@
 """Parts that do not fit together, or onto this machine, are refused with the reason."""
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium
@@ -8,8 +10,14 @@ import pytest
 from gymnasium import spaces
 from helpers import latest, tiny
 
+from dqn_exp.agents.dqn import DQN
+from dqn_exp.config import schema
 from dqn_exp.config.problems import ConfigError
+from dqn_exp.interfaces import Context
+from dqn_exp.nets.mlp import MLP
 from dqn_exp.parts import build
+from dqn_exp.registry import register
+from dqn_exp.run.run import Run
 
 
 class Odd(gymnasium.Env):
@@ -91,7 +99,51 @@ CASES = [
         ["buffer.capacity=9999999999: needs 5.31 TB, but"],
     ),
     ("net.hidden=[100000000,100000000]", ["net=mlp with seeds=1: needs 2.4e+05 TB, but cpu has "]),
-    ("agent=c51 agent.atoms=99999999999", ["net=mlp with seeds=1: needs 81.6 TB, but cpu has "]),
+    # Sizes that cannot be: refused before any of it is made.
+    (
+        "seeds=1000000",
+        ["eval.episodes=2 with seeds=1000000: at most 100,000 envs are made in Python; th"],
+    ),
+    (
+        "eval.episodes=1000000 eval.final_episodes=1000000",
+        ["eval.episodes=1000000 with seeds=1: at most 100,000 envs are made in Python; these would be"],
+    ),
+    (
+        "env.n=99999 total_steps=99999000 buffer.capacity=99999000 env.vectorization=async",
+        ["env.n=99999 with seeds=1: at most 100,000 envs"],
+    ),
+    (
+        "env.backend=native seeds=1000000 eval.episodes=1000000 eval.final_episodes=1000000",
+        ["eval.episodes=1000000 with seeds=1000000: needs 1.64e+04 TB, but cpu has "],
+    ),
+    (
+        "train.batch_size=99999999999 train.learning_starts=99999999999 total_steps=999999999999 "
+        "buffer.capacity=99999999999",
+        ["train.batch_size=99999999999, seeds=1, train.batch_size=99999999999: needs "],
+    ),
+    (
+        "agent.n_step=99999999999 buffer.capacity=999999999999",
+        ["agent.n_step=99999999999, seeds=1, train.batch_size=16: needs 64 TB, but cpu has "],
+    ),
+    (
+        "agent=qr_dqn agent.quantiles=10000 seeds=100 train.batch_size=210 train.learning_starts=210",
+        ["agent=qr_dqn with 10000 values per action, seeds=100, train.batch_size=210: needs 8.4 TB"],
+    ),
+    (
+        "agent=iqn agent.samples=10000 seeds=1000 train.batch_size=210 train.learning_starts=210 "
+        "env.backend=native",
+        ["agent.samples=10008, seeds=1000, train.batch_size=210: needs "],
+    ),
+]
+LARGE = [  # sizes that are unusual, but fit
+    "seeds=256 env.backend=native",
+    "seeds=100 eval.episodes=20 eval.final_episodes=100",
+    "buffer.capacity=1000000",
+    "train.every=2000000000",
+    "train.every=2000000001 env.n=7 total_steps=700 buffer.capacity=700 env.backend=native",
+    "train.every=2000000001 env.n=7 total_steps=700 buffer.capacity=700 compile=true",
+    "agent=c51 agent.atoms=1001",
+    "agent=iqn agent.samples=200 agent.target_samples=200",
 ]
 
 
@@ -107,3 +159,40 @@ def test_parts_that_do_not_fit_are_refused_with_the_reason(
     assert len(said) == len(lines)
     assert all(seen.startswith(line) for seen, line in zip(said, lines, strict=True)), said
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("overrides", LARGE)
+def test_sizes_that_are_large_but_fit_are_accepted(overrides: str) -> None:
+    build(tiny(*overrides.split())).close()
+
+
+@register("agent", "test_exits")
+class Exits(DQN):
+    """A part whose code ends the process, as if all were well."""
+
+    config: schema.DQN
+
+    def __init__(self, context: Context, config: schema.DQN):
+        sys.exit(0)
+
+
+@register("net", "test_without_keys")
+class WithoutKeys(MLP):
+    """A network whose only key is its name."""
+
+    config: schema.Net
+
+    def __init__(self, context: Context, agent: DQN, config: schema.Net):
+        own = schema.MLP(name=config.name, hidden=[], activation="relu", sigma=None)
+        super().__init__(context, agent, own)
+
+
+def test_a_part_that_ends_the_process_while_it_is_built_is_an_error() -> None:
+    with pytest.raises(RuntimeError, match=r"a part has called sys.exit\(0\)"):
+        build(tiny("agent=dqn", "agent.name=test_exits"))
+
+
+def test_a_network_without_hidden_layers_among_its_keys_trains(tmp_path: Path) -> None:
+    config = replace(tiny(), net=schema.Net(name="test_without_keys"))
+    run = Run(build(config), tmp_path, progress=False)
+    assert run.run() is not None

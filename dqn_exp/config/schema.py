@@ -18,7 +18,10 @@ SECONDS: Check = (lambda value: 0 < value <= 86_400, "a number of seconds > 0, a
 UNIT: Check = (lambda value: 0 <= value <= 1, "a number in [0, 1]")
 FRACTION: Check = (lambda value: 0 < value <= 1, "a number in (0, 1]")
 BELOW_ONE: Check = (lambda value: 0 <= value < 1, "a number in [0, 1)")
-WIDTHS: Check = (lambda value: all(width >= 1 for width in value), "a list of integers >= 1")
+WIDTHS: Check = (
+    lambda value: len(value) <= 100 and all(width >= 1 for width in value),
+    "a list of at most 100 integers >= 1",
+)
 BETAS: Check = (
     lambda value: len(value) == 2 and all(0 <= beta < 1 for beta in value),
     "a list of two numbers in [0, 1)",
@@ -99,7 +102,7 @@ class Distributional(Agent):
 
 @config
 class C51(Distributional):
-    atoms: int = key("atoms of the return distribution", integer(2))
+    atoms: int = key("atoms of the return distribution", integer(2, 10_000))
     v_min: float = key("return at the first atom")
     v_max: float = key("return at the last atom; 1 / (1 - gamma) bounds rewards up to 1")
 
@@ -110,14 +113,14 @@ class C51(Distributional):
 
 @config
 class QRDQN(Distributional):
-    quantiles: int = key("quantiles of the return distribution", COUNT)
+    quantiles: int = key("quantiles of the return distribution", integer(1, 10_000))
 
 
 @config
 class IQN(Distributional):
-    samples: int = key("random quantile fractions of the estimate", COUNT)
-    target_samples: int = key("random quantile fractions of the target", COUNT)
-    act_samples: int = key("evenly spaced fractions whose mean is the Q-value", COUNT)
+    samples: int = key("random quantile fractions of the estimate", integer(1, 10_000))
+    target_samples: int = key("random quantile fractions of the target", integer(1, 10_000))
+    act_samples: int = key("evenly spaced fractions whose mean is the Q-value", integer(1, 10_000))
 
 
 @config
@@ -285,7 +288,7 @@ class Train:
     batch_size: int = key("transitions per gradient step and seed", COUNT)
     learning_starts: int = key("env steps before the first gradient step", NATURAL)
     every: int = key("env steps between updates", COUNT)
-    updates: int = key("gradient steps per update", COUNT)
+    updates: int = key("gradient steps per update", integer(1, 1_000_000))
     on_divergence: str = key(
         "if a seed's values become NaN or infinite: stop the run, or drop the seed",
         one_of("stop", "drop"),
@@ -305,7 +308,7 @@ class Eval:
     every: int = key("env steps between greedy evaluations", COUNT)
     episodes: int = key("episodes per seed in each evaluation, played in parallel", COUNT)
     final_episodes: int = key(
-        "episodes per seed in the final evaluation; a multiple of `episodes`", COUNT
+        "episodes per seed in the final evaluation; a multiple of `episodes`", integer(1, 1_000_000)
     )
     solved: float | None = key("mean return from which the final evaluation counts as solved")
 
@@ -332,7 +335,7 @@ class Checkpoint:
 class Config:
     seed: int = key("first seed", NATURAL)
     seeds: int = key("number of seeds trained in lockstep: seed, seed+1, ...", integer(1, 1_000_000))
-    total_steps: int = key("env steps per seed", COUNT)
+    total_steps: int = key("env steps per seed", integer(1, 10**12))
     device: str = key("auto (cuda if present, else cpu), cpu, cuda, cuda:N or mps")
     threads: int = key(
         "CPU threads of torch; small nets are slower with more than one", integer(1, 1024)
