@@ -3,7 +3,7 @@
 The same as `dqn-exp train`.
 """
 
-from dqn_exp.cli.train import main
+from dqn_exp.__main__ import main
 
 if __name__ == "__main__":
-    main()
+    main("train")
