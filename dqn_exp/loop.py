@@ -7,6 +7,7 @@ same body; they change the same tensors in place, so each form can continue wher
 import logging
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from dqn_exp.interfaces import (
@@ -20,7 +21,7 @@ from dqn_exp.interfaces import (
     Transition,
 )
 from dqn_exp.learner import Learner
-from dqn_exp.state import State
+from dqn_exp.state import State, require
 from dqn_exp.target import multiples_passed
 
 log = logging.getLogger(__name__)
@@ -45,14 +46,22 @@ class Loop:
         self.gradient_step: int = 0
         self.obs = self.env.reset()
         self._action: Tensor | None = None  # the next one, if compiled code has already chosen it
+        self.updates_left = 0  # of the last env step, if a signal has interrupted them
+        self._ended: Tensor | None = None  # bool [S, N], which episodes that step has ended
         self.interrupted = False
 
     def advance(self, stop: int) -> None:
-        """Run until env step `stop`."""
-        while self.step < stop and not self.interrupted:
-            transition, self.obs = self.env.step(self._next_action())
-            due = self._updates_due(self.step + self.context.n_envs)
-            self.step, self.gradient_step = self.learn(transition, self.step, self.gradient_step, due)  # type: ignore[assignment]
+        """Run until env step `stop`, with all of its updates."""
+        while self._unfinished(stop):
+            if self._ended is not None:
+                counts = self.finish_step(self.step, self.gradient_step, self.updates_left, self._ended)
+                self._ended = self._ended if self.updates_left else None
+            else:
+                transition, self.obs = self.env.step(self._next_action())
+                due = self._updates_due(self.step + self.context.n_envs)
+                counts = self.learn(transition, self.step, self.gradient_step, due)
+                self._ended = transition.ended if self.updates_left else None
+            self.step, self.gradient_step = counts  # type: ignore[assignment]
 
     def learn(
         self, transition: Transition, step: Step, gradient_step: Step, due: Step
@@ -69,10 +78,7 @@ class Loop:
         """
         self.buffer.add(transition, step)
         step = step + self.context.n_envs
-        step, gradient_step = self._updates(step, gradient_step, due)
-        params, episodes = self.learner.params, self.env.episode_counts
-        self.learner.target.after_step(params, step, transition, episodes)
-        return step, gradient_step
+        return self.finish_step(step, gradient_step, due, transition.ended)
 
     def interrupt(self) -> None:
         """Make `advance` return as soon as it can; a signal handler may call this."""
@@ -85,6 +91,8 @@ class Loop:
             "gradient_step": self.gradient_step,
             "obs": self.obs,
             "action": self._action,
+            "updates_left": self.updates_left,
+            "ended": self._ended,
             "learner": self.learner.state_dict(),
             "buffer": self.buffer.state_dict(),
             "exploration": self.exploration.state_dict(),
@@ -101,13 +109,23 @@ class Loop:
             NotDeterministicError: the env's episodes cannot be restored.
             ValueError: the state does not fit.
         """
-        device = self.context.device
+        counts = state["step"], state["gradient_step"], state["updates_left"]
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise ValueError(f"steps and updates are {counts}, must be integers >= 0")
+        obs, action, ended = state["obs"], state["action"], state["ended"]
+        shape, device = self.obs.shape[:2], self.obs.device
+        require("obs", obs, self.obs.dtype, self.obs.shape)
+        if action is not None:
+            require("action", action, torch.int64, shape, below=self.context.spec.n_actions)
+        if ended is not None:
+            require("ended", ended, torch.bool, shape)
         self.learner.load_state_dict(state["learner"])
         self.buffer.load_state_dict(state["buffer"])
         self.exploration.load_state_dict(state["exploration"])
-        self.step, self.gradient_step = state["step"], state["gradient_step"]
-        self.obs = state["obs"].to(device)
-        self._action = None if state["action"] is None else state["action"].to(device)
+        self.step, self.gradient_step, self.updates_left = counts
+        self.obs = obs.to(device)
+        self._action = None if action is None else action.to(device)
+        self._ended = None if ended is None else ended.to(device)
         try:
             self.env.load_state_dict(state["env"])
         except NotDeterministicError:
@@ -126,11 +144,30 @@ class Loop:
         """Actions int64 [S, N] for obs [S, N, *obs]."""
         return self.exploration.act(self.learner.q(obs, step), step, self.env.episode_counts)
 
+    def _unfinished(self, stop: int) -> bool:
+        """Whether `advance` has something to do, and may do it."""
+        return (self.step < stop or self.updates_left > 0) and not self.interrupted
+
+    def finish_step(
+        self, step: Step, gradient_step: Step, due: Step, ended: Tensor
+    ) -> tuple[Step, Step]:
+        """Make the updates due after env step `step`, then move the target; returns both counts.
+
+        A signal interrupts the updates; the target moves when the last of them has been made.
+        """
+        step, gradient_step = self._updates(step, gradient_step, due)
+        if not self.updates_left:
+            params, episodes = self.learner.params, self.env.episode_counts
+            self.learner.target.after_step(params, step, ended, episodes)
+        return step, gradient_step
+
     def _updates(self, step: Step, gradient_step: Step, due: Step) -> tuple[Step, Step]:
-        """Make the updates due after env step `step`; returns both counts."""
-        for _ in range(int(due)):
+        """Make updates until none is left or a signal interrupts them; returns both counts."""
+        self.updates_left = int(due)
+        while self.updates_left and not self.interrupted:
             self._update(step, gradient_step)
             gradient_step = gradient_step + 1
+            self.updates_left -= 1
         return step, gradient_step
 
     def _update(self, step: Step, gradient_step: Step) -> None:

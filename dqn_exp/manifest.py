@@ -3,13 +3,18 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-SCHEMA = 2
+from dqn_exp import files
+from dqn_exp.files import OddFileError
+
+SCHEMA = 3
 NAME = "manifest.json"
 MAX_BYTES = 64 << 20
+FOLDER_NAME = re.compile(r"step=(0|[1-9]\d{0,17})")  # of a checkpoint
 
 
 class CheckpointError(RuntimeError):
@@ -33,12 +38,10 @@ def read(checkpoint: Path) -> dict[str, Any]:
         CheckpointError: there is none, or it is damaged.
     """
     file = checkpoint / NAME
-    if checkpoint.is_symlink() or file.is_symlink() or not file.is_file():
-        raise CheckpointError(f"{file}: missing, or not a regular file")
-    if file.stat().st_size > MAX_BYTES:
-        raise CheckpointError(f"{file}: larger than {MAX_BYTES:,} bytes")
+    if not files.is_folder(checkpoint):
+        raise CheckpointError(f"{checkpoint}: missing, or not a folder")
     try:
-        content = json.loads(file.read_bytes())
+        content = json.loads(files.read(file, MAX_BYTES))
         manifest, digest = content["manifest"], content["sha256"]
         if hashlib.sha256(json.dumps(manifest).encode()).hexdigest() != digest:
             raise CheckpointError(f"{file}: not what was saved (SHA-256 differs)")
@@ -47,14 +50,37 @@ def read(checkpoint: Path) -> dict[str, Any]:
                 f"{file}: schema {manifest['schema']}, this version reads {SCHEMA}"
             )
         for key, kind in (("step", int), ("config", dict), ("state", dict), ("files", dict)):
-            if not isinstance(manifest[key], kind):
+            if type(manifest[key]) is not kind:
                 raise CheckpointError(f"{file}: {key} is {type(manifest[key]).__name__}")
+        if manifest["step"] != step_of(checkpoint):
+            raise CheckpointError(f"{file}: of step {manifest['step']}")
         for facts in manifest["files"].values():
-            if not isinstance(facts["bytes"], int) or not isinstance(facts["sha256"], str):
+            if type(facts["bytes"]) is not int or type(facts["sha256"]) is not str:
                 raise CheckpointError(f"{file}: files without sizes or digests")
+    except OddFileError as error:
+        raise CheckpointError(str(error)) from error
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise CheckpointError(f"{file}: cannot be read as a manifest ({error!r})") from error
     return manifest
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The folders of checkpoints in a folder, newest first; anything else there is ignored.
+
+    Raises:
+        CheckpointError: the folder is a link, or a file.
+    """
+    if not os.path.lexists(folder):
+        return []
+    if not files.is_folder(folder):
+        raise CheckpointError(f"{folder}: not a folder, or a symbolic link")
+    found = [p for p in folder.iterdir() if FOLDER_NAME.fullmatch(p.name) and files.is_folder(p)]
+    return sorted(found, key=step_of, reverse=True)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The env step that the name of a checkpoint's folder says."""
+    return int(checkpoint.name.removeprefix("step="))
 
 
 def split(path: Path) -> tuple[Path, Path | None]:
@@ -70,8 +96,7 @@ def newest(run: Path) -> dict[str, Any]:
         CheckpointError: there is none.
     """
     folder, reasons = run / "checkpoints", []
-    found = [p for p in folder.glob("step=*") if p.name[5:].isdecimal()]
-    for path in sorted(found, key=lambda p: int(p.name[5:]), reverse=True):
+    for path in checkpoints(folder):
         try:
             return read(path)
         except UnknownSchemaError:

@@ -40,7 +40,7 @@ class NotebookPER(PrioritizedBuffer):
     def add(self, transition: Transition, step: Step) -> None:
         """Store a transition [S, N] and count finished episodes."""
         super().add(transition, step)
-        self._episodes.add_((transition.terminated | transition.truncated).sum(1, keepdim=True))
+        self._episodes.add_(transition.ended.sum(1, keepdim=True))
 
     def choose(self, position: Tensor, share: Tensor, step: Step) -> tuple[Tensor, Tensor]:
         """Slots [S, B] as the notebook chose them, and the priorities [S, B] of those drawn."""

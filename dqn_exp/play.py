@@ -28,5 +28,5 @@ class Play:
         """Act on obs [S, N, *obs]; returns the obs to act on next."""
         transition, obs = self._env.step(self._q(obs).argmax(-1))
         self.discounted_return.add_(self._discount * transition.reward)
-        self._discount.mul_(self._gamma * ~(transition.terminated | transition.truncated))
+        self._discount.mul_(self._gamma * ~transition.ended)
         return obs

@@ -36,3 +36,13 @@ def on_signal(stop: Callable[[], None]) -> Iterator[None]:
             handler = before[number]
             if callable(handler) and handler is not signal.default_int_handler:
                 handler(number, None)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Signals arrive at the end, also at processes that begin meanwhile."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

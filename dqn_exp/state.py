@@ -1,8 +1,10 @@
 """The state that checkpoints save and restore."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 State = dict[str, Any]  # tensors, and what JSON can express
@@ -42,12 +44,28 @@ def copy_state(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> No
     Raises:
         ValueError: names, shapes or types differ; nothing has changed.
     """
-    for name in sorted(state.keys() | tensors.keys()):
-        saved, own = (
-            f"{x.dtype} {list(x.shape)}" if isinstance(x := d.get(name), Tensor) else "nothing"
-            for d in (state, tensors)
-        )
-        if saved != own:
-            raise ValueError(f"{name} is {saved} in the state, must be {own}")
+    if unknown := sorted(state.keys() - tensors.keys()):
+        raise ValueError(f"{unknown[0]} is in the state, and has no place")
+    for name, tensor in tensors.items():
+        require(name, state.get(name), tensor.dtype, tensor.shape)
     for name, tensor in tensors.items():
         tensor.copy_(state[name])
+
+
+def require(
+    name: str, found: Any, dtype: torch.dtype, shape: torch.Size, below: float = math.inf
+) -> None:
+    """Check a tensor of a state.
+
+    Args:
+        below: with it, all values must lie in [0, below).
+
+    Raises:
+        ValueError: it is not a tensor of this type and shape, or a value is out of range.
+    """
+    is_tensor = isinstance(found, Tensor)
+    saved = f"{found.dtype} {list(found.shape)}" if is_tensor else type(found).__name__
+    if saved != (own := f"{dtype} {list(shape)}"):
+        raise ValueError(f"{name} is {saved} in the state, must be {own}")
+    if below < math.inf and not ((found >= 0) & (found < below)).all():
+        raise ValueError(f"{name} has a value outside [0, {below})")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dqn_exp.config import schema
-from dqn_exp.interfaces import Context, Step, Transition
+from dqn_exp.interfaces import Context, Step
 
 
 class TargetNetwork:
@@ -31,24 +31,24 @@ class TargetNetwork:
         if not self._every and not self._episodes:
             self._move(online, True if learns is None else learns.unsqueeze(1))
 
-    def after_step(self, online: Tensor, step: Step, transition: Transition, episodes: Tensor) -> None:
+    def after_step(self, online: Tensor, step: Step, ended: Tensor, episodes: Tensor) -> None:
         """Move after an env step, if the target does so and it is time.
 
         Args:
             online: parameters [S, P].
-            step: env steps made, the last N of them with `transition` [S, N].
+            step: env steps made.
+            ended: bool [S, N], whether the last step of each env ended its episode.
             episodes: finished episodes [S].
         """
         if self._every:
             self._move(online, multiples_passed(step, self._every, self._n_envs) > 0)
         if self._episodes:
-            self._move(online, self._episodes_due(transition, episodes, self._episodes))
+            self._move(online, self._episodes_due(ended, episodes, self._episodes))
 
-    def _episodes_due(self, transition: Transition, episodes: Tensor, every: int) -> Tensor:
+    def _episodes_due(self, ended: Tensor, episodes: Tensor, every: int) -> Tensor:
         """Whether each seed has just ended its episode 0, every, 2 every, ...: bool [S, 1]."""
-        ended = (transition.terminated | transition.truncated).sum(1)
         count = episodes.to(ended.device) + every - 1
-        return (count // every > (count - ended) // every).unsqueeze(1)
+        return (count // every > (count - ended.sum(1)) // every).unsqueeze(1)
 
     def _move(self, online: Tensor, due: bool | Tensor) -> None:
         """Move towards the online parameters where it is due, for all seeds or bool [] or [S, 1]."""

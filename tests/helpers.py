@@ -139,6 +139,24 @@ def digests(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): sha256(path.read_bytes()).hexdigest() for path in files}
 
 
+def result(folder: Path) -> dict[str, Any]:
+    """All that must be the same, bit for bit, however often a run was cut off."""
+    assert summary(folder)["status"] == "finished"
+    step = saved(folder)[-1]
+    text = (folder / f"checkpoints/step={step}/manifest.json").read_text()
+    manifest = json.loads(text)["manifest"]
+    state = manifest["state"]
+    del state["seconds"], state["tracker"]["bytes"]
+    return {
+        "step": step,
+        "tensors": {name: facts["sha256"] for name, facts in manifest["files"].items()},
+        "state": state,
+        "metrics": [r for r in rows(folder / "metrics.csv") if r["tag"] != "time/steps_per_second"],
+        "episodes": (folder / "episodes.csv").read_text(),
+        "final_returns": summary(folder)["final_returns"],
+    }
+
+
 def sign(checkpoint: Path, **changes: Any) -> None:
     """Change what the manifest of a checkpoint says, and sign it as a save does."""
     path = checkpoint / manifest.NAME

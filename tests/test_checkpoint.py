@@ -1,7 +1,9 @@
 """Checkpoints on disk: what is saved is what is loaded, for every part, and little is written twice."""
 
+import contextlib
 import copy
 import itertools
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from torch import Tensor
 
 from dqn_exp.manifest import CheckpointError
 from dqn_exp.parts import Parts
-from dqn_exp.run import checkpoint
+from dqn_exp.run import checkpoint, tensor_files
 from dqn_exp.run.checkpoint import Checkpoints, verified
 
 Make = Callable[..., Parts]
@@ -56,7 +58,7 @@ def save(
 def test_what_is_loaded_is_what_was_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, segment: int
 ) -> None:
-    monkeypatch.setattr(checkpoint, "SEGMENT_BYTES", segment)
+    monkeypatch.setattr(tensor_files, "SEGMENT_BYTES", segment)
     path = save(tmp_path, 5, state())
     saved = verified(path)
     assert saved.step == 5
@@ -65,29 +67,77 @@ def test_what_is_loaded_is_what_was_saved(
     assert (len(list(path.iterdir())) > 3) == (segment < 100)
 
 
-def test_a_large_tensor_is_cut_and_only_what_has_changed_is_written_again(
+def test_a_large_tensor_is_split_and_what_did_not_change_is_linked_to_a_checkpoint_that_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint, "SEGMENT_BYTES", 100)
-    checkpoints, big = Checkpoints(tmp_path, keep=3), torch.arange(100.0).view(20, 5)
-    first = save(tmp_path, 1, {"a": {"big": big}, "small": torch.zeros(3)}, checkpoints)
-    big[7] += 1.0  # rows 5 to 9 are the second of four pieces
-    second = save(tmp_path, 2, {"a": {"big": big}, "small": torch.zeros(3)}, checkpoints)
-    third = save(tmp_path, 3, {"a": {"big": big}, "small": torch.ones(3)}, checkpoints)
+    monkeypatch.setattr(tensor_files, "SEGMENT_BYTES", 100)
+    big = torch.arange(100.0).view(20, 5)
     pieces = [f"a.big.{i:06d}.safetensors" for i in range(4)]
-    names = {path.name for path in first.iterdir()}
-    assert names == {*pieces, "state.safetensors", "manifest.json"}
+    all_files = [*pieces, "state.safetensors"]
 
-    def linked(one: Path, other: Path) -> list[str]:
-        return sorted(n for n in names if (one / n).stat().st_ino == (other / n).stat().st_ino)
+    def saved(step: int) -> dict[str, int]:
+        """The inodes of the files of a new checkpoint."""
+        path = save(tmp_path, step, {"a": {"big": big}, "s": torch.zeros(3)}, Checkpoints(tmp_path, 2))
+        assert torch.equal(verified(path).load(like={"big": big})["a"]["big"], big)
+        return {p.name: p.stat().st_ino for p in path.iterdir()}
 
-    assert linked(first, second) == sorted({*pieces, "state.safetensors"} - {pieces[1]})
-    assert linked(second, third) == pieces
-    assert torch.equal(verified(third).load(like={"big": big})["a"]["big"], big)
-    resumed = Checkpoints(tmp_path, keep=3)
-    resumed.drop_after(3)
-    fourth = save(tmp_path, 4, {"a": {"big": big}, "small": torch.ones(3)}, resumed)
-    assert linked(third, fourth) == [*pieces, "state.safetensors"]
+    first, second, third = saved(1), saved(2), saved(3)
+    assert set(first) == {*all_files, "manifest.json"}
+    assert not set(first.values()) & set(second.values())
+    assert {name for name in all_files if third[name] == first[name]} == set(all_files)
+    big[7] += 1.0  # rows 5 to 9 are the second of four pieces
+    fourth = saved(4)
+    assert {n for n in all_files if fourth[n] == second[n]} == set(all_files) - {pieces[1]}
+
+
+def test_no_file_of_the_checkpoints_that_are_kept_is_needed_by_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensor_files, "SEGMENT_BYTES", 100)
+    checkpoints, same = Checkpoints(tmp_path, keep=2), {"big": torch.arange(100.0).view(20, 5)}
+    for step in range(1, 6):
+        save(tmp_path, step, same, checkpoints)
+        files = [path for path in tmp_path.rglob("*") if path.is_file()]
+        for file in files:
+            data = file.read_bytes()
+            file.write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+            whole = []
+            for path in tmp_path.iterdir():
+                with contextlib.suppress(CheckpointError):
+                    whole.append(verified(path))
+            assert len(whole) == len(list(tmp_path.iterdir())) - 1
+            file.write_bytes(data)
+
+
+def test_a_damaged_file_is_not_handed_on_to_later_checkpoints(tmp_path: Path) -> None:
+    checkpoints, same = Checkpoints(tmp_path, keep=1), {"x": torch.arange(100.0)}
+    file = save(tmp_path, 1, same, checkpoints) / "state.safetensors"
+    data = file.read_bytes()
+    file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert verified(save(tmp_path, 2, same, checkpoints)).step == 2
+
+
+@pytest.mark.parametrize("name", ["step=2", ".new.step=2", ".old.step=1", "step=99", "step=x"])
+@pytest.mark.parametrize("kind", ["file", "folder", "link"])
+def test_odd_entries_do_not_keep_a_checkpoint_from_being_saved(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    save(folder, 1, state(count=1))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/note").write_text("mine")
+    if kind == "file":
+        (folder / name).write_text("mine")
+    elif kind == "folder":
+        shutil.copytree(tmp_path / "elsewhere", folder / name)
+    else:
+        (folder / name).symlink_to(tmp_path / "elsewhere")
+    assert Checkpoints(folder).newest() == verified(folder / "step=1") or name in ("step=2", "step=99")
+    save(folder, 2, state(count=2), Checkpoints(folder, keep=1 if name == ".old.step=1" else 9))
+    assert verified(folder / "step=2").load(like=state())["count"] == 2
+    kept = [path for path in tmp_path.rglob("*") if path.is_file() and path.read_bytes() == b"mine"]
+    assert len(kept) == (1 if kind == "link" else 2)
 
 
 def steps(folder: Path) -> list[str]:
@@ -128,13 +178,12 @@ def test_nothing_is_deleted_if_a_save_fails(
     assert steps(tmp_path) == ["step=2"]
 
 
-def test_a_state_of_the_same_step_is_not_saved_twice(tmp_path: Path) -> None:
+def test_a_state_of_the_same_step_replaces_the_other(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
-    path = save(tmp_path, 1, state(count=1), checkpoints)
-    before = path.stat().st_ino, path.stat().st_mtime_ns
-    save(tmp_path, 1, state(count=2), checkpoints)
-    assert (path.stat().st_ino, path.stat().st_mtime_ns) == before
-    assert verified(path).load(like=state())["count"] == 1
+    for count in (1, 2):
+        path = save(tmp_path, 1, state(count=count), checkpoints)
+        assert verified(path).load(like=state())["count"] == count
+        assert steps(tmp_path) == ["step=1"]
 
 
 def test_continuing_from_a_checkpoint_deletes_those_of_later_steps(tmp_path: Path) -> None:

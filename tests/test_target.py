@@ -41,7 +41,7 @@ def test_a_soft_target_moves_by_tau_at_each_update_and_at_nothing_else() -> None
     seen = []
     for _ in range(2):
         target.after_update(ONLINE, None)
-        target.after_step(ONLINE, 100, transition([[True], [True]]), torch.tensor([1, 1]))
+        target.after_step(ONLINE, 100, transition([[True], [True]]).ended, torch.tensor([1, 1]))
         seen.append(target.params.tolist())
     # A quarter of the way, then a quarter of what is left.
     assert seen == [[[2.0, -1.0], [4.0, 0.0]], [[3.5, -1.75], [7.0, 0.0]]]
@@ -58,7 +58,7 @@ def test_an_interval_moves_the_target_at_its_multiples_and_at_no_update(count: t
     target, moved = made(tau=0.5, every=3), []
     for step in range(1, 8):
         target.after_update(ONLINE, None)
-        target.after_step(ONLINE, count(step), NO_END, NO_EPISODES)
+        target.after_step(ONLINE, count(step), NO_END.ended, NO_EPISODES)
         moved.append(target.params[0, 0].item())
     assert moved == [0.0, 0.0, 4.0, 4.0, 4.0, 6.0, 6.0]
 
@@ -68,14 +68,14 @@ def test_parallel_envs_that_pass_a_multiple_move_the_target_once(count: type[Ste
     target, moved = made(tau=0.5, n_envs=4, every=6), []
     two = transition([[False] * 4] * 2)
     for step in range(4, 25, 4):  # 8 passes 6, 12 reaches 12, 20 passes 18, 24 reaches 24
-        target.after_step(ONLINE, count(step), two, NO_EPISODES)
+        target.after_step(ONLINE, count(step), two.ended, NO_EPISODES)
         moved.append(target.params[0, 0].item())
     assert moved == [0.0, 4.0, 6.0, 6.0, 7.0, 7.5]
 
 
 def test_an_interval_shorter_than_a_step_of_all_envs_moves_the_target_once_a_step() -> None:
     target = made(tau=0.5, n_envs=4, every=1)
-    target.after_step(ONLINE, 4, transition([[False] * 4] * 2), NO_EPISODES)
+    target.after_step(ONLINE, 4, transition([[False] * 4] * 2).ended, NO_EPISODES)
     assert target.params[0, 0] == 4.0
 
 
@@ -91,7 +91,9 @@ def test_every_second_episode_moves_the_target_of_its_own_seed_from_the_first_on
         )  # the first seed's at every step, the second's at step 4
         counts += ended
         target.after_update(ONLINE, None)
-        target.after_step(ONLINE, step, transition(ended.unsqueeze(1).tolist(), truncated), counts)
+        target.after_step(
+            ONLINE, step, transition(ended.unsqueeze(1).tolist(), truncated).ended, counts
+        )
         moved.append(target.params[:, 0].tolist())
     # Episodes 0, 2 and 4 of the first seed; episode 0 of the second.
     assert moved == [[4.0, 0.0], [4.0, 0.0], [6.0, 0.0], [6.0, 8.0], [7.0, 8.0]]
@@ -100,7 +102,7 @@ def test_every_second_episode_moves_the_target_of_its_own_seed_from_the_first_on
 def test_episodes_that_end_together_move_the_target_once() -> None:
     target = made(tau=0.5, n_envs=3, episodes=2)
     both = transition([[True, True, True], [False, False, True]])
-    target.after_step(ONLINE, 3, both, torch.tensor([3, 2]))  # episodes 0, 1, 2; and episode 1
+    target.after_step(ONLINE, 3, both.ended, torch.tensor([3, 2]))  # episodes 0, 1, 2; and episode 1
     assert target.params.tolist() == [[4.0, -2.0], [0.0, 0.0]]
 
 

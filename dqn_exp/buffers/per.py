@@ -4,6 +4,9 @@ Deviation: none known. Algorithm 1 does not say over what the largest weight is 
 minibatch.
 """
 
+import sys
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -13,6 +16,7 @@ from dqn_exp.buffers.sum_tree import SumTree
 from dqn_exp.config import schema
 from dqn_exp.interfaces import Agent, Batch, Context, Step, Transition
 from dqn_exp.registry import register
+from dqn_exp.state import require
 
 
 @register("buffer", "per")
@@ -72,6 +76,12 @@ class PrioritizedBuffer(Ring):
     def state_dict(self) -> dict[str, Tensor]:
         """The transitions, the tree of priorities, and the largest priority so far."""
         return super().state_dict() | self._tree.state_dict() | {"max_priority": self._max_priority}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from a state of `state_dict`; raises ValueError if it does not fit."""
+        super().load_state_dict(state)
+        for name, value in self._tree.state_dict().items():
+            require(name, value, value.dtype, value.shape, below=sys.float_info.max)
 
     def metrics(self, step: int, gradient_step: int) -> dict[str, Tensor]:
         """`buffer/size` and `buffer/beta`, each [S]."""

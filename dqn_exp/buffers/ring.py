@@ -6,6 +6,7 @@ write to the same slots, because they step together. The slot of a transition fo
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from dqn_exp import td
 from dqn_exp.buffers.memory import allocate, require_memory
 from dqn_exp.compiled.kernels import stack
 from dqn_exp.interfaces import Agent, Batch, Context, Step, Transition
-from dqn_exp.state import TensorState
+from dqn_exp.state import TensorState, require
 
 SCALARS = ("action", "reward", "terminated", "stop")  # stop: windows end here (episode, or newest)
 
@@ -36,6 +37,7 @@ class Ring(TensorState):
         self.capacity = capacity
         self._n_envs, self._n_step = N, agent.n_step
         spec = context.spec
+        self._n_actions = spec.n_actions
         # Two tables, so that a random transition lies in few cache lines.
         obs_bytes = 2 * math.prod(spec.obs_shape) * spec.obs_dtype.itemsize
         slot_bytes = obs_bytes + len(SCALARS) * context.dtype.itemsize
@@ -61,7 +63,7 @@ class Ring(TensorState):
 
     def store(self, transition: Transition, step: Step) -> Step:
         """Store a transition [S, N], over the oldest once the ring is full; returns its first slot."""
-        obs, action, reward, next_obs, terminated, truncated = transition
+        obs, action, reward, next_obs, terminated, _ = transition
         slot = step % self.capacity
         rows = self._rows + slot
         self._obs[rows] = stack([obs, next_obs], 2)
@@ -73,7 +75,7 @@ class Ring(TensorState):
             # Whole rows, because compiled code would copy the table to write one column.
             before = self._rows + (step - self._n_envs) % self.capacity
             self._scalars[stack([before, rows], 0)] = stack([self._newest, scalars], 0)
-            ended = (terminated | truncated).to(dtype)
+            ended = transition.ended.to(dtype)
             self._newest.copy_(stack([*columns, ended], -1))
         else:
             self._scalars[rows] = scalars
@@ -82,6 +84,12 @@ class Ring(TensorState):
     def state_dict(self) -> dict[str, Tensor]:
         """The tables, and the newest transitions."""
         return {"observations": self._obs, "scalars": self._scalars, "newest": self._newest}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from a state of `state_dict`; raises ValueError if it does not fit."""
+        super().load_state_dict(state)
+        for table in (self._scalars, self._newest):
+            require("action", table[..., 0], table.dtype, table.shape[:-1], below=self._n_actions)
 
     def end_windows(self) -> None:
         """Stop all n-step windows at the newest transitions, as if their episodes had ended."""

@@ -17,6 +17,7 @@ except ImportError:
     while_loop = None
 
 from dqn_exp.compiled.inductor_patch import patch_inductor
+from dqn_exp.signals import held_back
 
 __all__ = ["Graph", "while_loop"]
 log = logging.getLogger(__name__)
@@ -60,7 +61,8 @@ class Graph:
             patch_inductor()
             self._prepare()
             graph = torch.compile(self._function, fullgraph=True, dynamic=False, options=self._options)
-            with torch.no_grad():
+            # Ctrl-C would end the C++ compiler, too, and this run would continue without its code.
+            with torch.no_grad(), held_back():
                 result = graph(*args)
         except Exception as error:  # each part of the compiler has exceptions of its own
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -5,6 +5,7 @@ too, and many steps. Compiled code counts steps in tensors, whose values Python 
 """
 
 import math
+import time
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from dqn_exp.loop import Loop
 from dqn_exp.target import multiples_passed
 
 PERIODS = 256  # that one call of compiled code runs at most
+SECONDS = 1.0  # that a call takes at most, about: a signal waits for its end
+MAX_UPDATES = 64  # of one env step that one call makes; more are made in several
 MAX_UNROLLED = 8  # env steps, and updates, of a period that is compiled as a whole
 
 
@@ -34,10 +37,10 @@ class Compiled(Loop):
     def _prepare(self) -> None:
         record(self.learner, self.buffer.sample(self.step, self.gradient_step))
 
-    def _run_graph(self, counts: tuple[int, ...], *args: Tensor) -> Any:
-        """The graph's result; None, with nothing done, if it cannot be compiled."""
+    def _run(self, graph: Graph, counts: tuple[int, ...], *args: Tensor) -> Any:
+        """A graph's result; None, with nothing done, if it cannot be compiled."""
         device = self.context.device
-        return self._graph(*(torch.tensor(count, device=device) for count in counts), *args)
+        return graph(*(torch.tensor(count, device=device) for count in counts), *args)
 
 
 class CompiledSteps(Compiled):
@@ -45,21 +48,23 @@ class CompiledSteps(Compiled):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._graph = Graph(self._compute, self.context.device, "learning step", self._prepare)
+        device = self.context.device
+        self._graph = Graph(self._compute, device, "learning step", self._prepare)
+        self._updates_graph = Graph(self._compute_updates, device, "updates", self._prepare)
 
     def advance(self, stop: int) -> None:
-        """Run until env step `stop`."""
+        """Run until env step `stop`, with all of its updates."""
         n_envs = self.context.n_envs
-        while self.step < stop and not self.interrupted:
-            if self._graph.failed or self.step < self.learning_starts:
-                super().advance(min(stop, self.step + n_envs))
+        while self._unfinished(stop):
+            due = self._updates_due(self.step + n_envs)
+            by_hand = self._graph.failed or self.step < self.learning_starts
+            if by_hand or self.updates_left or due > MAX_UPDATES:
+                super().advance(self.step if self.updates_left else self.step + n_envs)
                 continue
             transition, self.obs = self.env.step(self._next_action())
-            due = self._updates_due(self.step + n_envs)
             # A copy: obs is next_obs unless an episode ends, and the graph would be compiled for that.
-            result = self._run_graph(
-                (self.step, self.gradient_step, due), self.obs.clone(), *transition
-            )
+            counts = self.step, self.gradient_step, due
+            result = self._run(self._graph, counts, self.obs.clone(), *transition)
             if result:
                 self._action, _ = result
                 self.step, self.gradient_step = self.step + n_envs, self.gradient_step + due
@@ -78,9 +83,21 @@ class CompiledSteps(Compiled):
         return self._act(obs * (reached == last), step), reached
 
     def _updates(self, step: Step, gradient_step: Step, due: Step) -> tuple[Step, Step]:
-        """Make the updates due, in compiled code in a loop whose length is a tensor."""
-        if not isinstance(due, Tensor):
-            return super()._updates(step, gradient_step, due)
+        """Make the updates due: within the graph all of them, else many at a time by another graph."""
+        if isinstance(due, Tensor):
+            return self._compute_updates(step, gradient_step, due)  # type: ignore[arg-type]
+        self.updates_left = int(due)
+        many = self._updates_due(step) > MAX_UPDATES and not self._graph.failed
+        while many and self.updates_left and not (self.interrupted or self._updates_graph.failed):
+            n = min(self.updates_left, MAX_UPDATES)
+            if self._run(self._updates_graph, (step, gradient_step, n)):  # type: ignore[arg-type]
+                gradient_step, self.updates_left = gradient_step + n, self.updates_left - n
+        return super()._updates(step, gradient_step, self.updates_left)
+
+    def _compute_updates(
+        self, step: Tensor, gradient_step: Tensor, due: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Make the updates due, in a loop whose length is a tensor; returns both counts."""
         last = gradient_step + due
 
         def unfinished(gradient_step: Tensor) -> Tensor:
@@ -104,21 +121,34 @@ class WholeLoop(Compiled):
         self._graph = Graph(self._compute, self.context.device, "training loop", self._prepare)
         self._pattern = updates_of_period(self.context.n_envs, self.train_every, self.updates)
         self._period = len(self._pattern) * self.context.n_envs
+        self._periods = PERIODS  # of the next call
 
     def advance(self, stop: int) -> None:
         """Run until env step `stop`; what is not a whole period runs step by step."""
-        while self.step < stop and not self.interrupted:
-            periods = min(PERIODS, (stop - self.step) // self._period)
+        while self._unfinished(stop):
+            periods = min(self._periods, (stop - self.step) // self._period)
             aligned = self.step >= self.learning_starts and self.step % self._period == 0
-            if aligned and periods and not self._graph.failed:
-                counts = (self.step, self.gradient_step, self.step + periods * self._period)
-                result = self._run_graph(counts, self.obs)
-                if result:
-                    _, _, self.obs = result
-                    self.step += periods * self._period
-                    self.gradient_step += periods * sum(self._pattern)
-            else:
-                super().advance(self.step + self.context.n_envs)
+            if not aligned or not periods or self.updates_left or self._graph.failed:
+                super().advance(self.step if self.updates_left else self.step + self.context.n_envs)
+                continue
+            began = time.perf_counter()
+            counts = self.step, self.gradient_step, self.step + periods * self._period
+            result = self._run(self._graph, counts, self.obs)
+            if result:
+                _, _, self.obs = result
+                self.step += periods * self._period
+                self.gradient_step += periods * sum(self._pattern)
+                share = SECONDS / (time.perf_counter() - began)
+                self._periods = max(1, min(PERIODS, int(periods * share)))
+
+    def _updates(self, step: Step, gradient_step: Step, due: Step) -> tuple[Step, Step]:
+        """Make the updates due: in compiled code one after the other, without a loop."""
+        if not isinstance(step, Tensor):
+            return super()._updates(step, gradient_step, due)
+        for _ in range(int(due)):
+            self._update(step, gradient_step)
+            gradient_step = gradient_step + 1
+        return step, gradient_step
 
     def _compute(
         self, step: Tensor, gradient_step: Tensor, stop: Tensor, obs: Tensor

@@ -16,6 +16,10 @@ from dqn_exp.play import Play
 EPISODES_PER_EVALUATION = 1 << 20  # reserved episode numbers: no two evaluations share an episode
 
 
+class Interrupted(Exception):  # noqa: N818
+    """An evaluation has been interrupted, and nothing is known of it."""
+
+
 class Evaluation(NamedTuple):
     """Greedy episodes of each seed."""
 
@@ -34,7 +38,14 @@ class Evaluation(NamedTuple):
         }
 
 
-def evaluate(env: Env, q: Callable[[Tensor], Tensor], play: Play, step: int, rounds: int) -> Evaluation:
+def evaluate(
+    env: Env,
+    q: Callable[[Tensor], Tensor],
+    play: Play,
+    step: int,
+    rounds: int,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Evaluation:
     """Play `rounds` greedy episodes in each of the env's S * N environments.
 
     Only the first `rounds` episodes of each environment count, so short episodes are not favoured
@@ -46,6 +57,10 @@ def evaluate(env: Env, q: Callable[[Tensor], Tensor], play: Play, step: int, rou
         play: acts on the env, by q.
         step: env step of the training, which keys the episodes' random streams.
         rounds: episodes per environment; E = N * rounds.
+        interrupted: asked before each step.
+
+    Raises:
+        Interrupted: the answer was yes.
     """
     obs = env.reset(first_episode=step * EPISODES_PER_EVALUATION)
     play.start(obs)
@@ -53,6 +68,8 @@ def evaluate(env: Env, q: Callable[[Tensor], Tensor], play: Play, step: int, rou
     returns: list[list[list[float]]] = [[[] for _ in range(obs.shape[1])] for _ in obs]
     missing = obs.shape[0] * obs.shape[1] * rounds
     while missing:
+        if interrupted():
+            raise Interrupted
         obs = play(obs)
         for episode in env.take_episodes():
             played = returns[episode.seed_index][episode.env_index]

@@ -2,11 +2,13 @@
 
 import gc
 import logging
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -60,17 +62,15 @@ class Run:
         if self._used:
             raise RuntimeError("this Run has ended early; build its parts again with resume=auto")
         config, folder = self.parts.config, self.folder
-        with folder.locked():
+        with exits_are_errors(), folder.locked():
             checkpoint, before = folder.checkpoint(config), folder.summary()
             _set_up_process(config.threads)
+            if checkpoint is None:
+                folder.begin()
             with folder.logged():
                 self._used = True
                 trainer = Trainer(self.parts, folder.path, self.progress, self._about())
-                if (
-                    checkpoint
-                    and before.get("status") == "finished"
-                    and self._unchanged(checkpoint, before)
-                ):
+                if checkpoint and self._unchanged(checkpoint, before):
                     self._restore(trainer.parts.loop.load_state_dict, checkpoint, "loop")
                     self._objective = float(before["objective"])
                     log.info("%s is finished: IQM %.1f", folder.shown(), self._objective)
@@ -78,11 +78,17 @@ class Run:
                 if checkpoint:
                     self._restore(trainer.load_state_dict, checkpoint)
                     self._say_what_changed(checkpoint)
-                folder.begin(config)
+                folder.describe(config)
                 for line in opening(self.parts, folder.shown()):
                     log.info(line)
                 for line in self.parts.deviations():
                     log.warning("deviation: %s", line)
+                if not self.parts.env.deterministic:
+                    log.warning(
+                        "env.id=%s is not deterministic: this run cannot be resumed exactly; "
+                        "checkpoint.new_episodes=true continues it with new episodes",
+                        config.env.id,
+                    )
                 self._objective = self._train(trainer, checkpoint)
         return self._objective
 
@@ -116,6 +122,8 @@ class Run:
             finally:
                 self.parts.close()
             trainer.tracker.close(succeeded=None if final is None else True)
+            if missing := trainer.tracker.missing_rows:
+                summary["missing_rows"] = missing  # of the CSV files: the disk was full
             summary["wall_seconds"] = time.perf_counter() - began
             summary["status"] = "interrupted" if final is None else "finished"
             folder.write_summary(summary)
@@ -138,8 +146,10 @@ class Run:
         except NotDeterministicError as error:
             message = "; checkpoint.new_episodes=true continues with new episodes"
             raise ConfigError([Problem("env.id", f"{error}{message}", config.env.id)]) from error
-        except (CheckpointError, ValueError, KeyError) as error:
-            message = f"{checkpoint.path}: {error}"
+        except Exception as error:  # what a changed checkpoint may hold has no end
+            log.debug("the checkpoint's state", exc_info=True)
+            reason = error if isinstance(error, CheckpointError | ValueError) else repr(error)
+            message = f"{checkpoint.path} cannot be restored: {reason}"
             raise ConfigError([Problem("resume", message, config.resume)]) from error
 
     def _say_what_changed(self, checkpoint: Checkpoint) -> None:
@@ -156,10 +166,12 @@ class Run:
 
     def _unchanged(self, checkpoint: Checkpoint, before: Mapping[str, Any]) -> bool:
         """Whether a finished run has nothing more to train or to evaluate."""
-        if checkpoint.step < before["step"]:
+        step, objective = before.get("step"), before.get("objective")
+        if before.get("status") != "finished" or type(step) is not int or type(objective) is not float:
             return False
         changed = changes(checkpoint.manifest["config"], self.parts.config)
-        return not any(key == "total_steps" or key.startswith("eval.") for key in changed)
+        evaluates = any(key == "total_steps" or key.startswith("eval.") for key in changed)
+        return checkpoint.step >= step and not evaluates
 
     def _about(self) -> dict[str, Any]:
         """What a checkpoint says about the run: what its results depend on, to the last bit."""
@@ -169,6 +181,29 @@ class Run:
             "device": self.parts.context.device.type,
             "form": self.parts.form,
         }
+
+
+@contextmanager
+def exits_are_errors() -> Iterator[None]:
+    """Code of an environment or plug-in that ends the process makes the run fail: it is no success.
+
+    Raises:
+        RuntimeError: it has called sys.exit or os._exit.
+    """
+    process, leave = os.getpid(), os._exit
+
+    def refuse(code: int) -> NoReturn:
+        if os.getpid() == process:
+            raise RuntimeError(f"os._exit({code}) was called while the run was going on")
+        leave(code)  # of a forked process, its usual end
+
+    os._exit = refuse
+    try:
+        yield
+    except SystemExit as error:
+        raise RuntimeError(f"sys.exit({error.code!r}) was called while the run was going on") from error
+    finally:
+        os._exit = leave
 
 
 def _default_folder(parts: Parts) -> Path:

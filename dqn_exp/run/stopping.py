@@ -31,9 +31,12 @@ class StopRule:
         return {"streaks": self._streaks, "met_at": self.met_at}
 
     def load_state_dict(self, state: State) -> None:
-        """Continue from a state of `state_dict`."""
-        self._streaks = state["streaks"]
-        self.met_at = [episode and Episode(*episode) for episode in state["met_at"]]
+        """Continue from a state of `state_dict`; raises ValueError if it does not fit."""
+        streaks, met_at = state["streaks"], state["met_at"]
+        if not len(streaks) == len(met_at) == len(self._streaks):
+            raise ValueError(f"the stop rule of {len(streaks)} seeds, not of {len(self._streaks)}")
+        self._streaks = [int(streak) for streak in streaks]
+        self.met_at = [episode and Episode(*episode) for episode in met_at]
 
     def see(self, finished: Iterable[Episode]) -> None:
         """Count finished episodes, in order."""

@@ -4,6 +4,7 @@ Letters: S seeds, N envs per seed.
 """
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from dqn_exp.diagnostics import scalars
 from dqn_exp.interfaces import EPISODE_LOG
 from dqn_exp.parts import Parts
 from dqn_exp.run.checkpoint import Checkpoints
-from dqn_exp.run.evaluation import Evaluation, evaluate, interquartile_mean
+from dqn_exp.run.evaluation import Evaluation, Interrupted, evaluate, interquartile_mean
 from dqn_exp.run.stopping import StopRule
 from dqn_exp.run.tracker import Tracker
 from dqn_exp.state import State
@@ -51,6 +52,8 @@ class Trainer:
         self._final_rounds = config.eval.final_episodes // config.eval.episodes
         self.seconds = 0.0  # spent on training, not on evaluation
         self._logged = 0, 0.0  # step and seconds at the last log point
+        self._owes_evaluation = False  # that of the current step has been interrupted
+        self._saved: tuple[int, int] | None = None  # env steps and updates of the last checkpoint
         self._failed: set[int] = set()
 
     @property
@@ -65,6 +68,7 @@ class Trainer:
             "stop": self.stop.state_dict(),
             "tracker": self.tracker.state_dict(),
             "seconds": self.seconds,
+            "owes_evaluation": self._owes_evaluation,
         }
 
     def load_state_dict(self, state: State, new_episodes: bool = False) -> None:
@@ -76,56 +80,90 @@ class Trainer:
         Raises:
             NotDeterministicError, ValueError, KeyError: it cannot; no file has changed.
         """
+        seconds, owes_evaluation = state["seconds"], state["owes_evaluation"]
+        if type(seconds) is not float or not 0 <= seconds < math.inf:
+            raise ValueError(f"seconds is {seconds}, must be a number >= 0")
+        if type(owes_evaluation) is not bool:
+            raise ValueError(f"owes_evaluation is {owes_evaluation}, must be true or false")
         self.parts.loop.load_state_dict(state["loop"], new_episodes)
         self.stop.load_state_dict(state["stop"])
-        self.seconds = state["seconds"]
+        self.seconds, self._owes_evaluation = seconds, owes_evaluation
         self._logged = self.step, self.seconds
         self.tracker.load_state_dict(state["tracker"], self.step)
         self._checkpoints.drop_after(self.step)
+        self._saved = self.step, self.parts.loop.gradient_step
 
     def run(self) -> Evaluation | None:
         """Train for `total_steps`; returns the final greedy evaluation.
 
-        None if the loop has been interrupted; a checkpoint has been saved then.
+        None if a signal has interrupted it; a checkpoint has been saved then.
 
         Raises:
             FloatingPointError: a seed's values are not finite.
+            OSError: the last checkpoint cannot be saved.
         """
         self.tracker.open()
-        total, config = self.parts.context.total_steps, self.parts.config
+        total, loop = self.parts.context.total_steps, self.parts.loop
         bar = tqdm(total=total, unit=" steps", disable=None if self._progress else True)
         with bar, logging_redirect_tqdm(_printing_loggers()):
-            while self.step < total and not self.stop.met:
-                began, before = time.perf_counter(), self.step
-                self.parts.loop.advance(self._next_stop())
-                self._see_failures()
-                finished = self.parts.env.take_episodes()
-                self.tracker.episodes(finished)
-                self.stop.see(finished)
-                self.seconds += time.perf_counter() - began
-                last = self.step == total or self.stop.met
-                if last or self._passed(before, config.log.every):
-                    self._log()
+            while not self._ended():
+                if self._owes_evaluation:
+                    self._evaluate()
+                else:
+                    self._train()
                     bar.update(self.step - bar.n)
-                if not last and self._passed(before, config.eval.every):
-                    self._evaluate(rounds=1)
-                interrupted = self.parts.loop.interrupted
-                if last or interrupted or self._passed(before, config.checkpoint.every):
-                    self._save()
-                if interrupted:
+                if loop.interrupted:
+                    self._save(required=True)
                     return None
-        return self._evaluate(rounds=self._final_rounds)
+            self._save(required=True)
+        return self._play(self._final_rounds)
+
+    def _train(self) -> None:
+        """Train until the next env step with something to do, and do it, unless a signal interrupts."""
+        began, config, loop = time.perf_counter(), self.parts.config, self.parts.loop
+        stop = self._next_stop()
+        loop.advance(stop)
+        self._see_failures()
+        finished = self.parts.env.take_episodes()
+        self.tracker.episodes(finished)
+        self.stop.see(finished)
+        self.seconds += time.perf_counter() - began
+        if self.step < stop or loop.updates_left:
+            return
+        if self._ended() or self._reached(config.log.every):
+            self._log()
+        if self._ended():
+            return
+        if self._reached(config.eval.every):
+            self._evaluate()
+        if self._reached(config.checkpoint.every) and not self._owes_evaluation:
+            self._save()
+
+    def _ended(self) -> bool:
+        """Whether the training has ended. The stop rule counts only where every run looks at it."""
+        done = self.step == self.parts.context.total_steps or (self.stop.met and self._at_stop())
+        return done and not self.parts.loop.updates_left
 
     def _next_stop(self) -> int:
-        """The next env step with something to do; one is to take episodes in time."""
+        """The env step until which to train now: the next with something to do."""
+        if self.parts.loop.updates_left and self._at_stop():
+            return self.step
+        total = self.parts.context.total_steps
+        return min(total, *((self.step // every + 1) * every for every in self._intervals()))
+
+    def _at_stop(self) -> bool:
+        """Whether there is something to do at this env step: a signal may interrupt between two."""
+        return any(map(self._reached, self._intervals()))
+
+    def _intervals(self) -> list[int]:
+        """Env steps between those with something to do; one is to take episodes in time."""
         config, n_envs = self.parts.config, self.parts.context.n_envs
         intervals = [config.log.every, config.eval.every, EPISODE_LOG * n_envs]
-        intervals += [config.checkpoint.every] if config.checkpoint.every else []
-        total = self.parts.context.total_steps
-        return min(total, *((self.step // every + 1) * every for every in intervals))
+        return intervals + ([config.checkpoint.every] if config.checkpoint.every else [])
 
-    def _passed(self, before: int, every: int | None) -> bool:
-        """Whether a multiple of `every` lies between env step `before` and now."""
+    def _reached(self, every: int | None) -> bool:
+        """Whether the last step of N envs has reached a multiple of `every` env steps."""
+        before = self.step - self.parts.context.n_envs
         return every is not None and self.step // every > before // every
 
     def _see_failures(self) -> None:
@@ -140,15 +178,19 @@ class Trainer:
                 raise FloatingPointError(line)
             log.warning("%s; it stops learning", line)
 
-    def _save(self) -> None:
-        """Save a checkpoint; a full disk does not end the training."""
+    def _save(self, required: bool = False) -> None:
+        """Save a checkpoint; a full disk ends the training only if it is required."""
         began, step = time.perf_counter(), self.step
+        at = step, self.parts.loop.gradient_step
+        if at == self._saved:
+            return
         try:
             self._checkpoints.save(step, self.state_dict(), self._about)
+            self._saved = at
             log.debug("checkpoint of step %d: %.0f ms", step, 1e3 * (time.perf_counter() - began))
         except OSError as error:
             log.error("checkpoint of step %d not saved: %s", step, error)
-            if self.parts.loop.interrupted:
+            if required:
                 raise
         self.seconds += time.perf_counter() - began
 
@@ -162,9 +204,18 @@ class Trainer:
         self._logged = self.step, self.seconds
         self.seconds += time.perf_counter() - began
 
-    def _evaluate(self, rounds: int) -> Evaluation:
-        q = self.parts.learner.q
-        result = evaluate(self.parts.eval_env, q, self.parts.play, self.step, rounds)
+    def _evaluate(self) -> None:
+        """The evaluation of this env step, which is owed until it has been made."""
+        self._owes_evaluation = self._play(1) is None
+
+    def _play(self, rounds: int) -> Evaluation | None:
+        """Evaluate and record it; None if a signal interrupts it."""
+        parts, loop = self.parts, self.parts.loop
+        env, q = parts.eval_env, parts.learner.q
+        try:
+            result = evaluate(env, q, parts.play, self.step, rounds, lambda: loop.interrupted)
+        except Interrupted:
+            return None
         values = result.scalars()
         self.tracker.scalars(self.step, values)
         greedy = spread(values["eval/return_mean"])

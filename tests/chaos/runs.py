@@ -1,6 +1,5 @@
 """Runs of the real program: begun, killed at some moment, resumed, and compared bit for bit."""
 
-import json
 import random
 import signal
 import subprocess
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from helpers import command, latest, rows, saved, summary, train
+from helpers import command, latest, train
 
 # A run of some seconds, whose buffer wraps around twice.
 SMALL = [
@@ -73,21 +72,3 @@ def logged(folder: Path) -> int:
     path = folder / "metrics.csv"
     whole_lines = path.read_text().split("\n")[1:-1] if path.exists() else []
     return int(whole_lines[-1].split(",")[1]) if whole_lines else 0
-
-
-def result(folder: Path) -> dict[str, Any]:
-    """All that must be the same, bit for bit, however often a run was cut off."""
-    assert summary(folder)["status"] == "finished"
-    step = saved(folder)[-1]
-    text = (folder / f"checkpoints/step={step}/manifest.json").read_text()
-    manifest = json.loads(text)["manifest"]
-    state = manifest["state"]
-    del state["seconds"], state["tracker"]["bytes"]
-    return {
-        "step": step,
-        "tensors": {name: facts["sha256"] for name, facts in manifest["files"].items()},
-        "state": state,
-        "metrics": [r for r in rows(folder / "metrics.csv") if r["tag"] != "time/steps_per_second"],
-        "episodes": (folder / "episodes.csv").read_text(),
-        "final_returns": summary(folder)["final_returns"],
-    }

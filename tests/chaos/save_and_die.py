@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from dqn_exp.run import checkpoint
+from dqn_exp.run import tensor_files
 from dqn_exp.run.checkpoint import Checkpoints
 
-checkpoint.SEGMENT_BYTES = 4096  # so that even a small state is cut
+tensor_files.SEGMENT_BYTES = 4096  # so that even a small state is cut
 ABOUT = {"config": {}}  # what manifests say besides
 STAGES = {"open", "os.mkdir", "os.link", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import rows, saved, summary, train
-from runs import SMALL, finish, kill, logged, result, running, start_and_kill, wait_for
+from helpers import result, rows, saved, summary, train
+from runs import SMALL, finish, kill, logged, running, start_and_kill, wait_for
 
 Whole = Callable[..., dict[str, Any]]
 NATIVE = "env.backend=native"

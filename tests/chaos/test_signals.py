@@ -8,8 +8,8 @@ from signal import Signals
 from typing import Any
 
 import pytest
-from helpers import digests, latest, rows, saved, summary, train
-from runs import SMALL, finish, kill, logged, result, running, wait_for
+from helpers import digests, latest, result, rows, saved, summary, train
+from runs import SMALL, finish, kill, logged, running, wait_for
 
 INTERRUPTED = 75
 LONG_EVALUATION = ["eval.episodes=2000", "eval.final_episodes=20000"]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import digests, latest, summary, train
-from runs import SMALL, finish, kill, logged, result, running, wait_for
+from helpers import digests, latest, result, summary, train
+from runs import SMALL, finish, kill, logged, running, wait_for
 
 TINY = latest(*SMALL, "total_steps=800", "checkpoint.every=200", "eval.every=400")
 

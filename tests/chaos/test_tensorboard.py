@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import latest, rows, summary, train
-from runs import SMALL, finish, kill, logged, result, running, start_and_kill, wait_for
+from helpers import latest, result, rows, summary, train
+from runs import SMALL, finish, kill, logged, running, start_and_kill, wait_for
 from tensorboard_server import tensorboard
 
 WARNING = "TensorBoard events are no longer written"
