@@ -71,16 +71,21 @@ def test_an_env_whose_process_ends_or_hangs_is_named(fault: str, where: str) -> 
     wait_until(lambda: not any(map(is_alive, left)))
 
 
-@pytest.mark.parametrize("fault", ENDS)
-def test_an_env_whose_process_ends_at_once_is_named(fault: str) -> None:
-    with pytest.raises(EnvProcessError, match=f"^seed 3, env 0: {ENDS[fault]}$"):
-        build(fault=fault, where="init")
+@pytest.mark.parametrize(
+    ("fault", "where"),
+    [*((fault, "init") for fault in ENDS), *((fault, "reset") for fault in ENDS | HANGS)],
+)
+def test_an_env_that_cannot_begin_in_a_process_is_refused(fault: str, where: str) -> None:
+    line = f"EnvProcessError: a trial: {(ENDS | HANGS)[fault]}$"
+    with pytest.raises(ConfigError, match=rf"env\.id=Ending-v0: .*{line}"):
+        build(fault=fault, where=where, timeout=0.5 if fault in HANGS else None)
 
 
 @pytest.mark.parametrize("fault", ENDS | HANGS)
 def test_an_env_that_cannot_be_examined_is_refused(fault: str) -> None:
     env = build(fault=fault, bad=[64], timeout=0.5 if fault in HANGS else None)
-    with pytest.raises(ConfigError, match=r"env\.id=Ending-v0: EnvProcessError: a trial: "):
+    line = f"EnvProcessError: a trial: {(ENDS | HANGS)[fault]}$"
+    with pytest.raises(ConfigError, match=rf"env\.id=Ending-v0: {line}"):
         _ = env.deterministic
     env.close()
 
@@ -184,7 +189,11 @@ def test_processes_end_with_the_one_that_began_them(then: str) -> None:
     command = [sys.executable, "-c", HOLDER.format(then=then)]
     with subprocess.Popen(command, env=tests, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
-        left = [psutil.Process(int(pid)) for pid in process.stdout.readline().split()]
+        try:
+            left = [psutil.Process(int(pid)) for pid in process.stdout.readline().split()]
+            process.wait(60)
+        finally:
+            process.kill()
     assert len(left) == 3  # two envs and a simulator
     wait_until(lambda: not any(map(is_alive, left)))
 

@@ -47,8 +47,8 @@ class GymnasiumEnv:
         self._device = seeds.device
         self._strict, self._config = strict, config
         self._shape = (len(seeds), config.n)
-        # Before the vector env, for clear messages about a wrong id or unsupported spaces.
-        self.spec, self._first_action = single.inspect(config)
+        # First, for clear messages about a wrong id or unsupported spaces.
+        self.spec, self._first_action = single.inspect(config, self._trial)
         self._names = [f"seed {seed}, env {i}" for seed in seeds.tolist() for i in range(config.n)]
         self._envs = self._vectorized(self._names)
         self._finished: list[Episode] = []
@@ -62,7 +62,7 @@ class GymnasiumEnv:
         Raises:
             ConfigError: the env raises an error.
         """
-        return single.is_deterministic(self._config.id, self._vectorized(["a trial"]))
+        return single.is_deterministic(self._config, self._trial)
 
     def reset(self, first_episode: int = 0) -> Tensor:
         """First observations [S, N, *obs] of the episodes numbered from `first_episode`."""
@@ -184,9 +184,13 @@ class GymnasiumEnv:
         obs, _ = self._envs.reset(seed=self._current_seeds())
         return self._observe(obs)
 
-    def _vectorized(self, names: list[str]) -> SyncVectorEnv | Workers:
+    def _trial(self, check: bool) -> single.Envs:
+        """One env, to look at it."""
+        return self._vectorized(["a trial"], check)
+
+    def _vectorized(self, names: list[str], check: bool = False) -> single.Envs:
         """A new env for each name."""
-        make, timeout = partial(single.make, self._config), self._config.timeout
+        make, timeout = partial(single.make, self._config, check), self._config.timeout
         if self._config.vectorization == "async":
             return Workers(make, names, timeout)
         return SyncVectorEnv(

@@ -1,6 +1,6 @@
-"""One Gymnasium environment: made, checked, and played twice to see whether it is deterministic."""
+"""One Gymnasium environment: made, checked, and examined whether it is deterministic."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -16,6 +16,9 @@ from dqn_exp.config import schema
 from dqn_exp.config.problems import ConfigError, Problem
 from dqn_exp.interfaces import Spec
 
+Envs = SyncVectorEnv | AsyncVectorEnv
+# Makes one env as training does, in a process of its own or not; given whether its answers are checked.
+Trial = Callable[[bool], Envs]
 # Of observations. torch has no counterpart of NumPy's other types, or cannot compute with it.
 DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 # Actions of the episodes that show whether an env is deterministic. Many are short: what survives a
@@ -27,7 +30,7 @@ def make(config: schema.Env, check: bool = False) -> gymnasium.Env:
     """One env that records raw returns; discrete observations become one-hot vectors of uint8.
 
     Args:
-        check: whether Gymnasium's own checker, which is slow, warns of what is odd about the env.
+        check: whether its answers are checked, which is slow: errors and warnings say what is odd.
     """
     options: dict[str, Any] = {}
     if config.max_episode_steps is not None:
@@ -40,10 +43,35 @@ def make(config: schema.Env, check: bool = False) -> gymnasium.Env:
         env = registry.build("wrapper", node, env)
     if isinstance(env.observation_space, spaces.Discrete):
         env = DtypeObservation(FlattenObservation(env), np.uint8)
-    return env
+    return _Checked(env, config.id) if check else env
 
 
-def inspect(config: schema.Env) -> tuple[Spec, int]:
+class _Checked(gymnasium.Wrapper):
+    """Raises ConfigError at an observation that its space, a Box, does not describe."""
+
+    def __init__(self, env: gymnasium.Env, id: str):
+        super().__init__(env)
+        self._id = id
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        obs, info = self.env.reset(seed=seed, options=options)
+        self._check(np.asarray(obs))
+        return obs, info
+
+    def step(self, action: Any) -> Any:
+        obs, *rest = self.env.step(action)
+        self._check(np.asarray(obs))
+        return obs, *rest
+
+    def _check(self, obs: np.ndarray) -> None:
+        space = self.observation_space
+        assert isinstance(space, spaces.Box)
+        if obs.shape != space.shape or not np.can_cast(obs.dtype, space.dtype, "same_kind"):
+            message = f"an observation is {obs.dtype} {obs.shape}, its space is {space}"
+            raise _invalid(self._id, message)
+
+
+def inspect(config: schema.Env, trial: Trial) -> tuple[Spec, int]:
     """The spec of the env, and the number of its first action.
 
     Raises:
@@ -51,6 +79,7 @@ def inspect(config: schema.Env) -> tuple[Spec, int]:
     """
     with _refused(config.id):
         env = make(config, check=True)
+        env.close()
     observations, actions = env.observation_space, env.action_space
     if env.spec is None or env.spec.max_episode_steps is None:
         raise _invalid(config.id, "has no time limit; set env.max_episode_steps")
@@ -63,47 +92,37 @@ def inspect(config: schema.Env) -> tuple[Spec, int]:
         raise _invalid(config.id, f"observations are {observations.dtype}; supported are {known}")
     if 0 in observations.shape:
         raise _invalid(config.id, f"observations are empty: {observations}")
-    with _refused(config.id, "does not follow Gymnasium's API: "):
-        first, _ = env.reset(seed=0)
-        obs, _, _, _, _ = env.step(actions.start)
-        env.close()
-    for seen in (np.asarray(first), np.asarray(obs)):
-        if seen.shape != observations.shape or not np.can_cast(
-            seen.dtype, observations.dtype, "same_kind"
-        ):
-            message = f"an observation is {seen.dtype} {seen.shape}, its space is {observations}"
-            raise _invalid(config.id, message)
+    with _refused(config.id, "does not follow Gymnasium's API: "), closing(trial(True)) as envs:
+        envs.reset(seed=[0])
+        envs.step(np.array([actions.start]))
     dtype = torch.from_numpy(np.empty(0, observations.dtype)).dtype
     return Spec(observations.shape, dtype, int(actions.n)), int(actions.start)
 
 
-def is_deterministic(id: str, env: SyncVectorEnv | AsyncVectorEnv) -> bool:
+def is_deterministic(config: schema.Env, trial: Trial) -> bool:
     """Whether episodes depend on their reset seeds and actions only, as far as some episodes show.
 
     State that survives a reset, such as MinAtar's last action, shows when the same episodes come after
     others. Takes 228 env steps.
 
-    Args:
-        env: one env, with Discrete actions, as a vector env; it is closed.
-
     Raises:
         ConfigError: the env raises an error, or its process ends or hangs.
     """
-    with _refused(id), closing(env):
+    with _refused(config.id), closing(trial(False)) as envs:
         episodes = list(enumerate(PROBES))
-        first = [_play(env, *episode) for episode in episodes]
-        again = [_play(env, *episode) for episode in reversed(episodes)]
+        first = [_play(envs, *episode) for episode in episodes]
+        again = [_play(envs, *episode) for episode in reversed(episodes)]
     return first == again[::-1]
 
 
-def _play(env: SyncVectorEnv | AsyncVectorEnv, seed: int, n_actions: int) -> list[bytes]:
+def _play(envs: Envs, seed: int, n_actions: int) -> list[bytes]:
     """All bits of an episode of random actions."""
-    space = env.single_action_space
+    space = envs.single_action_space
     assert isinstance(space, spaces.Discrete)
-    obs, _ = env.reset(seed=[seed])
+    obs, _ = envs.reset(seed=[seed])
     seen = [obs.tobytes()]
     for action in space.start + np.random.default_rng(seed).integers(space.n, size=(n_actions, 1)):
-        obs, reward, terminated, truncated, _ = env.step(action)
+        obs, reward, terminated, truncated, _ = envs.step(action)
         seen += [array.tobytes() for array in (obs, reward, terminated, truncated)]
         if terminated | truncated:
             break

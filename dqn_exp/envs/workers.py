@@ -50,7 +50,7 @@ class Workers(AsyncVectorEnv):
         def begin() -> gymnasium.Env:
             if os.getpid() == owner:  # Gymnasium looks at the spaces of one first
                 return make()
-            for each in SIGNALS:  # to the whole process group: the run decides what ends
+            for each in SIGNALS:  # Ctrl-C reaches the whole process group; the run decides what ends
                 signal.signal(each, signal.SIG_IGN)
             threading.Thread(target=_end_with_parent, daemon=True).start()
             return _Reporting(make())
