@@ -26,7 +26,7 @@ from dqn_exp.config import compose
 from dqn_exp.config.overrides import given, problems_of_hydra, quoted
 from dqn_exp.config.problems import ConfigError, Problem
 from dqn_exp.config.schema import Config
-from dqn_exp.sweeps import status
+from dqn_exp.sweeps import status, worker
 
 if TYPE_CHECKING:
     from dqn_exp.parts import Parts
@@ -78,6 +78,8 @@ def job(cfg: DictConfig) -> float:
     began_in = Path(here.runtime.cwd)
     if began_in != Path.cwd() and cfg.get("resume") not in (None, "auto"):  # hydra.job.chdir=true
         cfg.resume = str(began_in / str(cfg.resume))
+    if worker.is_worker():
+        worker.end_with_parent()
     try:
         if not str(folder).isprintable():
             message = "its name has characters that cannot be printed"
@@ -102,6 +104,9 @@ def job(cfg: DictConfig) -> float:
             raise RunFailedError(str(error)) from error
         raise SystemExit(1) from error
     if objective is None:
+        if worker.is_worker():  # other jobs may continue
+            worker.end_if_alone()
+            return math.nan
         raise SystemExit(75)  # ends a sweep, too
     return objective
 

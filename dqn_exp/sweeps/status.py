@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,24 @@ from typing import Any
 
 import yaml
 
-from dqn_exp.config.typed import flatten
+from dqn_exp import files
+from dqn_exp.config.problems import shown
+from dqn_exp.config.typed import LARGEST, flatten
 
 HEAD = ("job", "IQM", "95 % CI", "state")
 STAYS_OUT = ("resume", "hydra")
+STATES = ("finished", "interrupted", "failed", "refused")
+MOST_BYTES = {".hydra/config.yaml": 1 << 18, "summary.json": 1 << 26}  # far more than they have
+MOST_SHOWN = 60  # characters of a value
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without aliases: a few lines of them can stand for more than any memory holds."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not read")
+        return super().compose_node(parent, index)
 
 
 @dataclass(frozen=True)
@@ -31,31 +46,49 @@ class Job:
     @property
     def state(self) -> str:
         """finished, interrupted, failed, refused, or lost: it ended without saying how."""
-        status = self.summary.get("status", "lost")
-        return "lost" if status == "running" else status
+        status = self.summary.get("status")
+        return status if status in STATES else "lost"
 
     @property
     def objective(self) -> float | None:
         """The IQM of the final evaluation; None if there is none."""
-        return self.summary.get("objective")
+        return _number(self.summary.get("objective"))
+
+    @property
+    def interval(self) -> list[float] | None:
+        """The 95 % confidence interval of the objective; None if there is none."""
+        ends = self.summary.get("objective_ci95")
+        numbers = [_number(end) for end in ends] if isinstance(ends, list) else []
+        found = [end for end in numbers if end is not None]
+        return found if len(numbers) == len(found) == 2 else None
 
 
 def jobs(sweep: Path) -> list[Job]:
     """The jobs whose folders are in a sweep's folder, best first."""
-    found = []
-    for folder in sweep.iterdir() if sweep.is_dir() else ():
-        if not (folder.is_dir() and re.match(r"\d+(_|$)", folder.name)):
-            continue
-        config, summary = folder / ".hydra/config.yaml", folder / "summary.json"
-        found.append(
-            Job(
-                folder,
-                flatten(yaml.safe_load(config.read_text())) if config.is_file() else {},
-                json.loads(summary.read_text()) if summary.is_file() else {},
-            )
-        )
+    if not os.path.isdir(sweep):  # unlike Path.is_dir, False for a name that cannot be
+        return []
+    found = [
+        Job(folder, flatten(_content(folder, ".hydra/config.yaml")), _content(folder, "summary.json"))
+        for folder in sweep.iterdir()
+        if re.match(r"[0-9]{1,9}(_|$)", folder.name) and files.is_folder(folder)
+    ]
     worst = -math.inf
     return sorted(found, key=lambda j: (-(worst if j.objective is None else j.objective), j.number))
+
+
+def _content(folder: Path, name: str) -> dict[str, Any]:
+    """What a file of a job says; nothing if it is absent, damaged or not the program's own."""
+    try:
+        text = files.read(folder / name, MOST_BYTES[name])
+        content = json.loads(text) if name.endswith("json") else yaml.load(text, _Loader)
+    except (OSError, ValueError, RecursionError, files.OddFileError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _number(value: Any) -> float | None:
+    number = isinstance(value, int | float) and abs(value) < LARGEST[float]
+    return float(value) if number else None
 
 
 def table(found: list[Job]) -> list[str]:
@@ -65,17 +98,16 @@ def table(found: list[Job]) -> list[str]:
     rows = [["", *names.values(), *HEAD[1:]]]
     for job in found:
         iqm = "" if job.objective is None else f"{job.objective:.1f}"
-        interval = job.summary.get("objective_ci95")
-        ci = f"[{interval[0]:.1f}, {interval[1]:.1f}]" if interval else ""
-        values = [str(job.config.get(key, "")) for key in keys]
+        ci = "[{:.1f}, {:.1f}]".format(*job.interval) if job.interval else ""
+        values = [shown(job.config.get(key, ""), MOST_SHOWN) for key in keys]
         rows.append([str(job.number), *values, iqm, ci, job.state])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     for i, job in enumerate(found, 1):
         if not job.config:  # refused: its folder's name is all there is to know it by
-            lines[i] += f"  {job.folder.name.partition('_')[2]}"
-        if error := job.summary.get("error"):
-            lines[i] += f": {str(error).splitlines()[0]}"
+            lines[i] += f"  {shown(job.folder.name.partition('_')[2])}"
+        if isinstance(error := job.summary.get("error"), str):
+            lines[i] += ": " + shown(error.partition("\n")[0])
     return lines
 
 
@@ -89,7 +121,7 @@ def exit_code(found: list[Job]) -> int:
 def _differing(configs: list[dict[str, Any]]) -> list[str]:
     """Keys whose values differ between configs; keys that only some parts have are left out."""
     keys = dict.fromkeys(key for config in configs for key in config)
-    differ = [k for k in keys if len({str(config.get(k, "")) for config in configs}) > 1]
+    differ = [k for k in keys if len({shown(config.get(k, "")) for config in configs}) > 1]
     differ = [k for k in differ if k not in STAYS_OUT]
     return [k for k in differ if k.endswith(".name") or all(k in config for config in configs)]
 
