@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from dqn_exp.config import compose
-from dqn_exp.config.overrides import given, problems_of_hydra, quoted
+from dqn_exp.config.overrides import given, quoted, refused
 from dqn_exp.config.problems import ConfigError, Problem
 from dqn_exp.config.schema import Config
 from dqn_exp.sweeps import status, worker
@@ -50,7 +50,7 @@ def main() -> None:
     code = 0
     try:
         arguments = _arguments()
-        if problems := problems_of_hydra(arguments.overrides):
+        if problems := refused(arguments.overrides):
             raise ConfigError(problems)
         try:
             job()

@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dqn_exp import manifest, registry
 from dqn_exp.config import typed
 from dqn_exp.config.help import help_text
-from dqn_exp.config.overrides import given, problems_of, quoted, unknown_keys
+from dqn_exp.config.overrides import given, problems_of, quoted, refused, unknown_keys
 from dqn_exp.config.problems import ConfigError, Problem
 from dqn_exp.config.schema import GROUPS, Config
 
@@ -45,6 +45,8 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> Config:
         ConfigError: with every problem found.
     """
     overrides = tuple(quoted(overrides))
+    if problems := refused(overrides):
+        raise ConfigError(problems)
     try:
         with composing():
             cfg = hydra_compose("config", overrides=[*_search(config_dir), *overrides])
@@ -68,10 +70,6 @@ def load(cfg: DictConfig, overrides: Sequence[str], folder: Path | None = None) 
     Raises:
         ConfigError: with every problem found.
     """
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    keys = [override.key_or_group for override in parsed]
-    if twice := [Problem(key, "given twice") for key in sorted(set(keys)) if keys.count(key) > 1]:
-        raise ConfigError(twice)
     try:
         now: dict[str, Any] = {}
         if folder and OmegaConf.select(cfg, "resume") == "auto" and (first := _first_total(folder)):
@@ -85,7 +83,7 @@ def load(cfg: DictConfig, overrides: Sequence[str], folder: Path | None = None) 
         message = "a value refers to itself, or is nested too deeply"
         raise ConfigError([Problem("config", message)]) from error
     if node.get("resume") not in (None, "auto"):
-        node = _continued(node, parsed)
+        node = _continued(node, OverridesParser.create().parse_overrides(list(overrides)))
     registry.load(node["plugins"] if isinstance(node.get("plugins"), list) else [])
     return typed.read(Config, node)
 

@@ -43,21 +43,21 @@ def given(hydra: Any) -> list[str]:
     return OmegaConf.to_container(hydra.overrides.task, resolve=False)  # type: ignore[return-value]
 
 
-def problems_of_hydra(overrides: Sequence[str]) -> list[Problem]:
-    """Overrides of Hydra's own keys that this program cannot work with."""
-    problems = []
+def refused(overrides: Sequence[str]) -> list[Problem]:
+    """Overrides that are wrong whatever the config: given twice, or not the user's to change."""
+    problems, keys = [], []
     for text in overrides:
         try:
             override = OverridesParser.create().parse_override(text)
         except (HydraException, ValueError, RecursionError):
             continue  # Hydra says so
         key, value = override.key_or_group, override.value()
-        verbose = isinstance(value, bool | str | list) or override.is_sweep_override()
+        keys.append(key)
         if key in OWN_OF_HYDRA or key.startswith("hydra.callbacks.name_jobs."):
             problems.append(Problem(key, OWN_OF_HYDRA.get(key, OWN_OF_HYDRA["hydra.callbacks"])))
-        elif key == "hydra.verbose" and not verbose:
+        elif key == "hydra.verbose" and not isinstance(value, bool | str | list):
             problems.append(Problem(key, "must be true, false or names of loggers", value))
-    return problems
+    return [Problem(key, "given twice") for key in sorted(set(keys)) if keys.count(key) > 1] + problems
 
 
 def problems_of(
@@ -95,7 +95,7 @@ def unknown_keys(others: Sequence[Override], cfg: DictConfig, groups: list[str])
             continue
         meant = _meant(key, about, groups)
         hint = f" - did you mean {' or '.join(meant)}?" if meant else "; --help lists all keys"
-        problems.append(Problem(key, f"unknown key{hint}"))
+        problems.append(Problem(key or str(override.input_line), f"unknown key{hint}"))
     return problems
 
 
