@@ -1,5 +1,6 @@
 """Sweeps: one job's failure is its own, names of folders, the table at the end, exit codes."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 from helpers import TINY, summary, train
 
-from dqn_exp.sweeps.status import Job, exit_code, table
+from dqn_exp.sweeps.status import Job, exit_code, jobs, table
 
 FILES = {".hydra", ".lock", "checkpoints", "train.log", "metrics.csv", "episodes.csv", "summary.json"}
 # Keys that a sweep does not vary: 20 with those of TINY.
@@ -78,12 +79,86 @@ def test_a_sweep_leaves_a_folder_for_every_job_named_by_what_varies(
         assert files == FILES | {f"seed={seed}"}
 
 
-def test_a_long_value_does_not_make_the_name_of_a_folder_too_long(tmp_path: Path) -> None:
-    sweep = [f"agent.loss={'a' * 300},{'b' * 300}", "hydra.sweep.dir=here"]
-    assert train(tmp_path, "--multirun", *sweep, *TINY).returncode == 2
+LONG = {
+    "a long value": f"{'a' * 300},{'b' * 300}",
+    "letters of three bytes": f"'{'の' * 90}','{'字' * 90}'",
+    "slashes and dots": "a/../../b,/etc/passwd",
+    "quotes and spaces": "'a \"b',' '",
+}
+
+
+@pytest.mark.parametrize("values", LONG.values(), ids=LONG)
+def test_a_jobs_folder_has_a_short_name_of_its_own_directly_in_that_of_the_sweep(
+    tmp_path: Path, values: str
+) -> None:
+    sweep = [f"agent.loss={values}", "hydra.sweep.dir=here"]
+    done = train(tmp_path, "--multirun", *sweep, *TINY)
+    assert done.returncode == 2, done.stderr
+    names = sorted(path.name for path in (tmp_path / "here").iterdir() if path.is_dir())
+    assert sorted(ended(tmp_path / "here")) == names
+    assert [name[:7] for name in names] == ["0_loss=", "1_loss="]
+    assert max(len(name.encode()) for name in names) <= 100
+    assert len([line for line in done.stdout.splitlines() if "  refused  " in line]) == 2
+
+
+def test_the_names_of_jobs_that_vary_in_twenty_keys_end_in_a_hash_of_all(tmp_path: Path) -> None:
+    pairs = [text.split("=") for text in FIXED if "null" not in text]
+    swept = [f"{key}=choice({value})" for key, value in pairs]
+    for seed in (0, 1):
+        done = train(tmp_path, "--multirun", *swept, f"seed=choice({seed})", "hydra.sweep.dir=here")
+        assert done.returncode == 0, done.stderr
     names = sorted(ended(tmp_path / "here"))
-    assert [name[:10] for name in names] == ["0_loss=aaa", "1_loss=bbb"]
-    assert max(map(len, names)) <= 100
+    assert len(names) == 2  # the last of the keys is in the hash only
+    assert names[0][:90] == names[1][:90]
+    assert all(re.fullmatch(r"0_total_steps=300,.{1,90}-[0-9a-f]{8}", name) for name in names)
+    assert {len(name) for name in names} == {100}
+
+
+def _damaged(folder: Path) -> None:
+    """Jobs whose files are not what a run has written."""
+    contents = {
+        "1_empty": b"",
+        "2_list": b"[]",
+        "3_not_json": b"{",
+        "4_not_utf8": b"\xff\xfe",
+        "5_deep": b"[" * 100_000,
+        "6_types": b'{"status": 5, "objective": "x", "objective_ci95": [1, "a"], "error": [1]}',
+        "7_numbers": b'{"status": "failed", "objective": NaN, "objective_ci95": 5, "error": "\\u001b"}',
+        "8_large_number": b'{"status": "finished", "objective": 1' + b"0" * 4000 + b"}",
+    }
+    for name, content in contents.items():
+        (folder / name / ".hydra").mkdir(parents=True)
+        (folder / name / "summary.json").write_bytes(content)
+        (folder / name / ".hydra/config.yaml").write_bytes(content)
+    for name in ("10_pipe", "11_link", "12_folder", "13_huge", "14_aliases", "15_odd_keys"):
+        (folder / name / ".hydra").mkdir(parents=True)
+    os.mkfifo(folder / "10_pipe/summary.json")
+    os.mkfifo(folder / "10_pipe/.hydra/config.yaml")
+    (folder / "11_link/summary.json").symlink_to("/dev/zero")
+    (folder / "12_folder/summary.json").mkdir()
+    with (folder / "13_huge/summary.json").open("wb") as file:
+        file.truncate(1 << 40)
+    layers = "\n".join(f"a{i + 1}: &a{i + 1} {{x: *a{i}, y: *a{i}}}" for i in range(40))
+    (folder / "14_aliases/.hydra/config.yaml").write_text(f"a0: &a0 {{z: 1}}\n{layers}\n")
+    (folder / "15_odd_keys/.hydra/config.yaml").write_text(f"{{1: 2, null: 3, n: 0x{'f' * 5000}}}")
+    (folder / "16_link").symlink_to(folder / "1_empty")
+    (folder / ("9" * 200)).mkdir()
+    (folder / "17_file").write_text("")
+
+
+def test_damaged_files_of_jobs_count_as_lost_and_do_not_stop_the_table(tmp_path: Path) -> None:
+    _damaged(tmp_path)
+    found = jobs(tmp_path)
+    states = {job.number: job.state for job in found}
+    assert states == {
+        **dict.fromkeys([*range(1, 7), *range(10, 16)], "lost"),
+        7: "failed",
+        8: "finished",
+    }
+    lines = table(found)
+    assert len(lines) == len(found) + 1
+    assert all(line.isprintable() for line in lines)
+    assert exit_code(found) == 1
 
 
 def job(number: int, status: str, objective: float | None = None, **config: Any) -> Job:
