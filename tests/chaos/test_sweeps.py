@@ -1,8 +1,13 @@
 """Sweeps whose jobs fail in parallel, that are killed or interrupted, and several at once."""
 
+import os
 import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from helpers import digests, latest, result, summary, train
@@ -83,6 +88,60 @@ def test_an_interrupted_sweep_continues_only_if_that_is_asked_for(tmp_path: Path
     assert "contains a run; resume=auto continues it" in refused.stderr
     assert train(tmp_path, *swept, "resume=auto").returncode == 0
     assert [summary(path)["status"] for path in jobs(tmp_path).values()] == ["finished"] * 2
+
+
+PARALLEL = latest(
+    *SMALL, "total_steps=20000", "eval.every=20000", "checkpoint.every=20000", "hydra.sweep.dir=sweep"
+)
+
+
+@contextmanager
+def parallel(cwd: Path) -> Iterator[tuple[subprocess.Popen[bytes], list[psutil.Process]]]:
+    """A sweep of four jobs, two of which are under way; and the processes in which jobs run."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    with running(cwd, "--multirun", "seed=0,1,2,3", *PARALLEL, *launcher, apart=True) as process:
+        wait_for(lambda: sum(logged(path) >= 400 for path in cwd.glob("sweep/*")) == 2, process)
+        children = psutil.Process(process.pid).children(recursive=True)
+        yield process, [child for child in children if "popen_loky" in " ".join(child.cmdline())]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_jobs_of_a_parallel_sweep_that_has_ended_save_a_checkpoint_and_end(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    with parallel(tmp_path) as (process, workers):
+        assert len(workers) >= 2
+        if number == signal.SIGINT:  # as a terminal sends it
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        assert process.wait() == -number
+        _, left = psutil.wait_procs(workers, timeout=60)
+    assert not left
+    ended = [summary(path)["status"] for path in jobs(tmp_path).values()]
+    assert ended == ["interrupted", "interrupted"]
+
+
+@pytest.mark.slow
+def test_a_job_that_a_scheduler_cancels_ends_alone_and_the_sweep_says_that_it_can_continue(
+    tmp_path: Path,
+) -> None:
+    with parallel(tmp_path) as (process, workers):
+        busy = [worker for worker in workers if worker.cpu_times().user > 1]
+        busy[0].send_signal(signal.SIGTERM)
+        assert process.wait() == 75
+    ended = [summary(path)["status"] for path in jobs(tmp_path).values()]
+    assert sorted(ended) == ["finished", "finished", "finished", "interrupted"]
+
+
+@pytest.mark.slow
+def test_a_killed_job_of_a_parallel_sweep_makes_it_a_failed_one(tmp_path: Path) -> None:
+    with parallel(tmp_path) as (process, workers):
+        busy = [worker for worker in workers if worker.cpu_times().user > 1]
+        busy[0].kill()
+        assert process.wait() == 1
 
 
 @pytest.mark.slow
