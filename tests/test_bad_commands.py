@@ -248,3 +248,34 @@ def test_a_sweep_does_not_write_over_the_runs_in_its_folder(tmp_path: Path) -> N
     assert "contains a run; resume=auto continues it, or choose another folder" in again.stderr
     assert "Traceback" not in again.stderr
     assert {path: path.read_bytes() for path in before} == before
+
+
+ENDS = """
+import sys
+import dqn_exp
+from dqn_exp.agents.dqn import DQN
+
+@dqn_exp.register("agent", "ends")
+class Ends(DQN):
+    def __init__(self, context, config):
+        sys.exit(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code", "line"),
+    [
+        ("import sys; sys.exit(0)", 2, "plugins=mine: cannot be imported: SystemExit: 0"),
+        (ENDS, 1, "RuntimeError: a part has called sys.exit(0)"),
+    ],
+    ids=["exits when it is imported", "exits when it is built"],
+)
+def test_a_plug_in_that_ends_the_process_is_never_a_success(
+    tmp_path: Path, code: str, exit_code: int, line: str
+) -> None:
+    (tmp_path / "mine.py").write_text(code)
+    arguments = ["plugins=[mine]", "agent=dqn", *(["agent.name=ends"] if code is ENDS else [])]
+    done = train(tmp_path, *TINY, *arguments, PYTHONPATH=str(tmp_path), PYTHONDONTWRITEBYTECODE="1")
+    assert done.returncode == exit_code
+    assert line in (done.stdout if exit_code == 1 else done.stderr).splitlines()
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.py"]

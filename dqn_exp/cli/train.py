@@ -134,16 +134,16 @@ def _note_refusal(folder: Path, error: ConfigError) -> bool:
     return noted
 
 
-def _remove_if_empty(folder: Path, but: tuple[str, ...] = (".lock",)) -> None:
+def _remove_if_empty(folder: Path) -> None:
     """Remove a folder that was made for nothing, and those around it."""
     for each in (folder, *folder.parents):
         if os.path.isdir(each):  # unlike Path.is_dir, False for a name that cannot be
-            left = {path.name for path in each.iterdir()}
-            if each == Path.cwd() or not left <= (set(but) if each == folder else set()):
+            if each == Path.cwd():
                 return
-            for name in left:
-                (each / name).unlink()
-            each.rmdir()
+            try:
+                each.rmdir()  # which only an empty one allows
+            except OSError:
+                return
 
 
 def _say(error: ConfigError) -> int:
@@ -175,13 +175,15 @@ def _arguments() -> argparse.Namespace:
 def _end(hydra: HydraConf, code: int) -> int:
     """Remove a folder made for nothing; print how the jobs of a sweep ended; returns the exit code."""
     if hydra.mode != RunMode.MULTIRUN:
-        if code == 2:
+        if code:
             _remove_if_empty(Path(hydra.run.dir).absolute())
         return code
     sweep = Path(hydra.sweep.dir).absolute()
     found = status.jobs(sweep)
     if not found:
-        _remove_if_empty(sweep, but=("multirun.yaml",))
+        if os.path.isdir(sweep) and os.listdir(sweep) == ["multirun.yaml"]:
+            (sweep / "multirun.yaml").unlink()
+        _remove_if_empty(sweep)
         return code or _say(ConfigError([Problem("command line", "the sweep has no jobs")]))
     shown = sweep.relative_to(Path.cwd()) if sweep.is_relative_to(Path.cwd()) else sweep
     print(f"\n{len(found)} jobs in {shown}, best first:")
