@@ -272,7 +272,7 @@ def job_name(*, _root_: DictConfig) -> str:
     parts = [
         f"{key.rsplit('.')[-1]}={value}" for key, _, value in swept if key.lstrip("+~") not in fixed
     ]
-    return _file_name(f"{job.num}_{','.join(parts)}")
+    return _file_name(f"{job.num}_{','.join(parts)}" if parts else str(job.num))
 
 
 def help_(*, _root_: DictConfig) -> str:
