@@ -78,7 +78,8 @@ def job(cfg: DictConfig) -> float:
     began_in = Path(here.runtime.cwd)
     if began_in != Path.cwd() and cfg.get("resume") not in (None, "auto"):  # hydra.job.chdir=true
         cfg.resume = str(began_in / str(cfg.resume))
-    if worker.is_worker():
+    beside_others = in_sweep and worker.is_worker()
+    if beside_others:
         worker.end_with_parent()
     try:
         if not str(folder).isprintable():
@@ -104,7 +105,7 @@ def job(cfg: DictConfig) -> float:
             raise RunFailedError(str(error)) from error
         raise SystemExit(1) from error
     if objective is None:
-        if worker.is_worker():  # other jobs may continue
+        if beside_others:  # which may continue
             worker.end_if_alone()
             return math.nan
         raise SystemExit(75)  # ends a sweep, too

@@ -19,7 +19,7 @@ def is_worker() -> bool:
 
 @functools.cache
 def end_with_parent() -> psutil.Process:
-    """Interrupt the runs of this process once the process of the sweep, which is returned, has ended."""
+    """Interrupt the runs of this process once that of the sweep, which is returned, has ended."""
     parent = psutil.Process(os.getppid())
     threading.Thread(target=_watch, args=[parent], daemon=True).start()
     return parent
