@@ -131,8 +131,12 @@ class Env(Stateful, Protocol):
 
     spec: Spec
     compilable: bool  # whether `step` is made of tensor operations that compile
-    deterministic: bool  # whether an episode depends on its reset seed and actions only
     episode_counts: Tensor  # [S] int64 finished episodes of each seed since `reset`
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether an episode depends on its reset seed and actions only."""
+        ...
 
     def reset(self, first_episode: int = 0) -> Tensor:
         """First observations [S, N, *obs] of the episodes numbered from `first_episode`."""

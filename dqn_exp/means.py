@@ -1,12 +1,15 @@
 """Means of metrics over updates, by tag, kept on the device. Letters: S seeds, B batch."""
 
+import re
+import reprlib
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from dqn_exp.state import State
+from dqn_exp.state import State, require
 
+TAG = re.compile(r"[\w/.-]+")
 BLOCK = 32  # updates whose metrics are summed at once: one by one costs as much as Adam
 
 
@@ -62,25 +65,32 @@ class Means:
         """Continue from a state of `state_dict`.
 
         Raises:
-            ValueError: it is of another number of seeds.
+            ValueError: it does not fit.
         """
-        *sums, count = state["sums"].to(self._zeros).unbind()
-        if count.shape != self._zeros.shape or len(sums) != len(state["tags"]):
-            raise ValueError(f"metric sums of shape {list(state['sums'].shape)}")
-        self.expect(state["tags"])
-        for tag, total in zip(state["tags"], sums, strict=True):
+        tags, pending_tags = state["tags"], state["pending_tags"]
+        if not all(isinstance(tag, str) and TAG.fullmatch(tag) for tag in tags):
+            raise ValueError(f"tags of metrics are {reprlib.repr(tags)}")
+        if pending_tags not in ([], tags) and tags:
+            raise ValueError(f"tags of metrics are {reprlib.repr(pending_tags)} and {tags}")
+        shape = torch.Size([len(tags) + 1, len(self._zeros)])
+        require("metric sums", state["sums"], self._zeros.dtype, shape)
+        *sums, count = state["sums"].to(self._zeros.device).unbind()
+        self.expect(tags)
+        for tag, total in zip(tags, sums, strict=True):
             self._sums[tag].copy_(total)
         self._count.copy_(count)
-        rows = [state[f"pending{i}"].to(self._zeros.device) for i in range(len(state["pending_tags"]))]
+        rows = [state[f"pending{i}"].to(self._zeros) for i in range(len(pending_tags))]
+        if any(len(row) >= BLOCK or row.shape[1] != len(self._zeros) for row in rows):
+            raise ValueError(f"pending metrics of shapes {[list(row.shape) for row in rows]}")
         updates = zip(*(row.unbind() for row in rows), strict=True)
-        self._pending = [dict(zip(state["pending_tags"], values, strict=True)) for values in updates]
+        self._pending = [dict(zip(pending_tags, values, strict=True)) for values in updates]
 
     def _sum_pending(self) -> None:
         if not self._pending:
             return
         self.expect(list(self._pending[0]))
-        for tag, total in self._sums.items():
+        for tag in self._pending[0]:
             values = torch.stack([each[tag] for each in self._pending])  # [updates, S] or with B
-            total.add_((values.mean(-1) if values.ndim > 2 else values).sum(0))
+            self._sums[tag].add_((values.mean(-1) if values.ndim > 2 else values).sum(0))
         self._count.add_(float(len(self._pending)))
         self._pending.clear()

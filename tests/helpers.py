@@ -130,13 +130,19 @@ def summary(folder: Path) -> dict[str, Any]:
 
 def saved(folder: Path) -> list[int]:
     """Env steps of a run's checkpoints, in order."""
-    return sorted(int(path.name[5:]) for path in (folder / "checkpoints").glob("step=*"))
+    return sorted(map(manifest.step_of, manifest.checkpoints(folder / "checkpoints")))
 
 
 def digests(folder: Path) -> dict[str, str]:
     """SHA-256 of every file in a folder."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def entries(path: Path) -> dict[Path, tuple[int, ...]]:
+    """What kind each entry of a folder is, its size, and when it was changed."""
+    found = {p: p.lstat() for p in path.rglob("*")}
+    return {p: (f.st_mode, f.st_size, f.st_mtime_ns) for p, f in found.items()}
 
 
 def result(folder: Path) -> dict[str, Any]:

@@ -48,7 +48,7 @@ DEFECTS = {
         "test_ring.py::test_windows_worked_by_hand",
     ),
     "logged returns are those of the shaped reward": (
-        "envs/gymnasium_env.py",
+        "envs/single.py",
         "    if isinstance(env.observation_space, spaces.Discrete):",
         "    env = RecordEpisodeStatistics(env)\n"
         "    if isinstance(env.observation_space, spaces.Discrete):",

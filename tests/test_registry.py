@@ -106,7 +106,7 @@ def test_the_keys_of_a_part_from_elsewhere_are_checked_like_those_of_the_package
     changes: dict[str, Any], lines: list[str]
 ) -> None:
     env = {"backend": "gymnasium", "id": "CartPole-v1", "n": 1, "vectorization": "sync", "kwargs": {}}
-    env |= {"max_episode_steps": None, "wrappers": [PARROT]}
+    env |= {"max_episode_steps": None, "timeout": None, "wrappers": [PARROT]}
     assert typed.read(schema.Env, env).wrappers == [typed.read(ParrotConfig, PARROT)]
     with pytest.raises(ConfigError) as caught:
         typed.read(schema.Config, {"env": env | {"wrappers": [PARROT | changes]}})

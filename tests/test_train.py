@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pexpect
 import pytest
+from faulty import episode_seed
 from helpers import PROGRAM, TINY, rows, summary, train
 
 ROOT = PROGRAM.parent
@@ -93,8 +94,9 @@ def test_no_line_of_a_run_is_wider_than_a_terminal_and_none_is_an_error(done: Do
 
 
 def test_a_failing_run_exits_1(tmp_path: Path) -> None:
-    (tmp_path / "metrics.csv").mkdir()  # in the way of the file
-    done = train(tmp_path, f"hydra.run.dir={tmp_path}", *TINY)
+    fault = f"+env.kwargs={{fault:'step raises',bad:[{episode_seed(0, 3)}]}}"
+    env = ["plugins=[faulty]", "env.id=Faulty-v0", fault, f"hydra.run.dir={tmp_path}"]
+    done = train(tmp_path, *env, *TINY, PYTHONPATH=str(Path(__file__).parent))
     assert done.returncode == 1
     assert summary(tmp_path)["status"] == "failed"
 

@@ -87,7 +87,7 @@ class CompiledSteps(Compiled):
         if isinstance(due, Tensor):
             return self._compute_updates(step, gradient_step, due)  # type: ignore[arg-type]
         self.updates_left = int(due)
-        many = self._updates_due(step) > MAX_UPDATES and not self._graph.failed
+        many = self._updates_due(int(step)) > MAX_UPDATES and not self._graph.failed
         while many and self.updates_left and not (self.interrupted or self._updates_graph.failed):
             n = min(self.updates_left, MAX_UPDATES)
             if self._run(self._updates_graph, (step, gradient_step, n)):  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ Letters: S seeds, N envs per seed.
 
 import math
 import reprlib
-from functools import cached_property, partial
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from dqn_exp.envs import single
 from dqn_exp.envs.workers import Workers
 from dqn_exp.interfaces import Episode, NotDeterministicError, Transition
 from dqn_exp.registry import register
-from dqn_exp.state import State
+from dqn_exp.state import State, require
 
 EPISODE_BLOCK = 256  # episode seeds drawn at once
 
@@ -54,15 +54,18 @@ class GymnasiumEnv:
         self._finished: list[Episode] = []
         self.episode_counts = torch.zeros(len(seeds), dtype=torch.int64)
         self._steps = 0  # of each env since reset
+        self._deterministic: bool | None = None  # not examined yet
 
-    @cached_property
+    @property
     def deterministic(self) -> bool:
         """Whether episodes can be repeated; found by playing some, when first asked.
 
         Raises:
             ConfigError: the env raises an error.
         """
-        return single.is_deterministic(self._config, self._trial)
+        if self._deterministic is None:
+            self._deterministic = single.is_deterministic(self._config, self._trial)
+        return self._deterministic
 
     def reset(self, first_episode: int = 0) -> Tensor:
         """First observations [S, N, *obs] of the episodes numbered from `first_episode`."""
@@ -165,14 +168,10 @@ class GymnasiumEnv:
             ):
                 wanted = f"a list of {length} integers" if length else "an integer"
                 raise ValueError(f"{name} is {reprlib.repr(given)} in the state, must be {wanted} >= 0")
-        for name, dtype, shape in (
-            ("actions", torch.int64, [max(state["ages"]), n_envs]),
-            ("obs", self.spec.obs_dtype, [*self._shape, *self.spec.obs_shape]),
-        ):
-            saved = state.get(name)
-            given = f"{saved.dtype} {list(saved.shape)}" if isinstance(saved, Tensor) else "nothing"
-            if given != (wanted := f"{dtype} {shape}"):
-                raise ValueError(f"{name} is {given} in the state, must be {wanted}")
+        shape = torch.Size([*self._shape, *self.spec.obs_shape])
+        require("obs", state.get("obs"), self.spec.obs_dtype, shape)
+        shape = torch.Size([max(state["ages"]), n_envs])
+        require("actions", state.get("actions"), torch.int64, shape)
         first, last = self._first_action, self._first_action + self.spec.n_actions - 1
         if not ((state["actions"] >= first) & (state["actions"] <= last)).all():
             raise ValueError(f"actions in the state must be from {first} to {last}")

@@ -39,7 +39,9 @@ def locked(folder: Path) -> Iterator[None]:
         OddFileError: a file of the lock is not a regular file.
         OSError: the folder is not writable.
     """
-    with open(folder / ".lock", "a+", opener=files.opener) as file:
+    path = folder / ".lock"
+    is_new = not path.exists()
+    with open(path, "a+", opener=files.opener) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -54,8 +56,12 @@ def locked(folder: Path) -> Iterator[None]:
         file.seek(0)
         before = file.read(MAX_BYTES).strip("\0")  # zeros are what a power failure may leave
         if before and not before.startswith(BEGINNING):
-            raise OddFileError(f"{file.name}: not written by this program")
-        yield
+            raise OddFileError(f"{path}: not written by this program")
+        try:
+            yield
+        finally:
+            if is_new and not os.fstat(file.fileno()).st_size:  # no run has begun
+                path.unlink()
 
 
 def write_owner(folder: Path) -> None:

@@ -64,6 +64,7 @@ class Run:
         config, folder = self.parts.config, self.folder
         with exits_are_errors(), folder.locked():
             checkpoint, before = folder.checkpoint(config), folder.summary()
+            deterministic = self.parts.env.deterministic
             _set_up_process(config.threads)
             if checkpoint is None:
                 folder.begin()
@@ -83,10 +84,10 @@ class Run:
                     log.info(line)
                 for line in self.parts.deviations():
                     log.warning("deviation: %s", line)
-                if not self.parts.env.deterministic:
+                if not deterministic:
                     log.warning(
-                        "env.id=%s is not deterministic: this run cannot be resumed exactly; "
-                        "checkpoint.new_episodes=true continues it with new episodes",
+                        "env.id=%s is not deterministic: this run cannot be resumed exactly, only "
+                        "with checkpoint.new_episodes=true",
                         config.env.id,
                     )
                 self._objective = self._train(trainer, checkpoint)

@@ -1,0 +1,49 @@
+"""The program in processes forked from a warm one: they start in milliseconds, not in seconds."""
+
+import multiprocessing
+import os
+import sys
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import NamedTuple
+
+from dqn_exp.cli import train
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["dqn_exp.cli.train", "dqn_exp.run.run"])
+LIMIT = 60.0  # seconds after which a command hangs
+
+
+class Ended(NamedTuple):
+    """What became of a command."""
+
+    code: int | None  # None: it did not end
+    text: str  # of both output streams
+
+
+def start(cwd: Path, *arguments: str) -> ForkServerProcess:
+    """Begin a command; what it prints is appended to `output` in its working directory."""
+    process = FORKS.Process(target=_become_program, args=(cwd, arguments))
+    process.start()
+    return process
+
+
+def forked(cwd: Path, *arguments: str) -> Ended:
+    """Run a command to its end."""
+    (cwd / "output").write_bytes(b"")
+    process = start(cwd, *arguments)
+    process.join(LIMIT)
+    code = process.exitcode
+    process.kill()
+    process.join()
+    return Ended(code, (cwd / "output").read_text(errors="replace"))
+
+
+def _become_program(cwd: Path, arguments: tuple[str, ...]) -> None:
+    os.setsid()
+    os.chdir(cwd)
+    output = os.open("output", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    sys.argv = ["train.py", *arguments]
+    train.main()

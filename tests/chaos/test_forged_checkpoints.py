@@ -1,0 +1,129 @@
+"""Checkpoints with other values under right digests: refused by a line, or continued; never run."""
+
+import copy
+import itertools
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from forks import forked
+from helpers import TINY, entries, sign
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dqn_exp.manifest import signed
+from dqn_exp.run.tensor_files import SMALL
+
+RUN = [*TINY, "seeds=2", "agent.n_step=2", "train.stop.episodes=900", "hydra.run.dir=run"]
+DEEP: Any = 1
+for _ in range(400):
+    DEEP = [DEEP]
+VALUES = [None, -1, 2**40, 2**70, 0.5, float("nan"), True, "x", "${oc.env:HOME}\n\x1b[2J", [], {}, DEEP]
+VALUES += [{"a": 1}, [None], [1] * 5000, "x" * 100_000]
+GONE = object()
+PARTS = 12
+CHECKPOINT = "checkpoints/step=300"
+Place = tuple[str | int, ...]
+
+
+@pytest.fixture(scope="module", params=["gymnasium", "native"])
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds a finished run."""
+    path = tmp_path_factory.mktemp("whole")
+    ended = forked(path, *RUN, f"env.backend={request.param}")
+    assert ended.code == 0, ended.text
+    return path / "run"
+
+
+def places(node: Any, path: Place = ()) -> Iterator[Place]:
+    """The paths of all values below a node, containers too; of a list only the first items."""
+    items = list(node.items() if isinstance(node, dict) else enumerate(node[:2]))
+    for key, value in items:
+        yield (*path, key)
+        if isinstance(value, dict | list):
+            yield from places(value, (*path, key))
+
+
+def changed(node: Any, path: Place, value: Any) -> Any:
+    """A copy with another value at a path, or without it."""
+    node = copy.deepcopy(node)
+    inner = node
+    for key in path[:-1]:
+        inner = inner[key]
+    if value is GONE:
+        del inner[path[-1]]
+    else:
+        inner[path[-1]] = value
+    return node
+
+
+def check(run: Path, what: str) -> None:
+    """Continue a run: it ends, or it is refused in lines and nothing changes."""
+    cwd = run.parent
+    before = entries(run)
+    code, text = forked(cwd, "resume=run", "total_steps=330")
+    assert code in (0, 2), f"{what}: {text}"
+    assert "Traceback" not in text, what
+    assert "\x1b" not in text, what
+    assert sorted(p.name for p in cwd.iterdir()) == ["output", "run"]
+    if code == 2:
+        assert text, what
+        assert all(len(line) < 2000 for line in text.splitlines()), what
+        assert entries(run) == before, what
+
+
+def each(cases: list[Any], part: int) -> list[Any]:
+    """A share of cases."""
+    return cases[part::PARTS]
+
+
+shares = pytest.mark.parametrize(
+    "part", [pytest.param(i, marks=[pytest.mark.slow] * (i > 0)) for i in range(PARTS)]
+)
+
+
+@shares
+def test_a_manifest_with_another_value_anywhere_is_refused_or_means_something(
+    whole: Path, tmp_path: Path, part: int
+) -> None:
+    text = (whole / CHECKPOINT / "manifest.json").read_text()
+    content = json.loads(text)["manifest"]
+    values = itertools.cycle([GONE, *VALUES])
+    cases = [(path, next(values)) for path in places(content) for _ in range(5)]
+    for path, value in each(cases, part):
+        run = shutil.copytree(whole, tmp_path / f"{len(list(tmp_path.iterdir()))}/run")
+        (run / CHECKPOINT / "manifest.json").write_bytes(signed(changed(content, path, value)))
+        check(run, f"{path} = {str(value)[:50]}")
+
+
+CHANGES: dict[str, Callable[[Tensor], Tensor | None]] = {
+    "absent": lambda tensor: None,
+    "of another shape": lambda tensor: torch.stack([tensor, tensor]),
+    "of another type": lambda tensor: tensor.to(torch.int16),
+    "negative": lambda tensor: torch.full_like(tensor, -1),
+    "huge": lambda tensor: torch.full_like(tensor, 1e18),
+    "not finite": lambda tensor: torch.full_like(tensor, torch.nan),
+}
+
+
+@shares
+def test_tensors_of_other_values_are_refused_or_end_in_a_line(
+    whole: Path, tmp_path: Path, part: int
+) -> None:
+    tensors = load_file(whole / CHECKPOINT / SMALL)
+    cases = [(name, what) for name in sorted(tensors) for what in CHANGES]
+    for name, what in each(cases, part):
+        run = shutil.copytree(whole, tmp_path / f"{len(list(tmp_path.iterdir()))}/run")
+        new = CHANGES[what](tensors[name])
+        save_file(
+            {k: new if k == name else v for k, v in tensors.items() if k != name or new is not None},
+            run / CHECKPOINT / SMALL,
+        )
+        data = (run / CHECKPOINT / SMALL).read_bytes()
+        sign(run / CHECKPOINT, files={SMALL: {"bytes": len(data), "sha256": sha256(data).hexdigest()}})
+        check(run, f"{name} is {what}")
