@@ -104,11 +104,9 @@ class Checkpoints:
         new.mkdir()
         try:
             with ThreadPoolExecutor(WRITERS) as pool:
-                written = pool.map(
-                    lambda piece: (piece[0], _write(new, *piece, expiring)),
-                    tensor_files.pieces(tensors),
-                )
-                facts = dict(written)
+                pieces = tensor_files.pieces(tensors)
+                written = pool.map(lambda piece: _write(new / piece[0], piece[1], expiring), pieces)
+                facts = {path.name: sizes for path, sizes in written}
             content = {"schema": manifest.SCHEMA, "step": step, **about, "state": rest, "files": facts}
             _write_through(new / manifest.NAME, manifest.signed(content))
             _synchronise(new)
@@ -192,21 +190,19 @@ def verified(path: Path) -> Checkpoint:
 
 
 def _write(
-    folder: Path, name: str, tensors: Mapping[str, Tensor], expiring: list[Path]
-) -> dict[str, Any]:
-    """Write a file of tensors, or link the same one of an expiring checkpoint: size and digest."""
+    path: Path, tensors: Mapping[str, Tensor], expiring: list[Path]
+) -> tuple[Path, dict[str, Any]]:
+    """Write a file of tensors, or link the same one of an expiring checkpoint: its size and digest."""
     data = tensor_files.serialised(tensors)
     digest = hashlib.sha256()
     for part in data:
         digest.update(part)
-    same = next((path / name for path in expiring if _holds(path / name, data)), None)
+    others = [checkpoint / path.name for checkpoint in expiring]
     try:
-        if same is None:
-            raise FileNotFoundError
-        os.link(same, folder / name)
-    except OSError:  # not all file systems can link
-        _write_through(folder / name, *data)
-    return {"bytes": sum(map(len, data)), "sha256": digest.hexdigest()}
+        os.link(next(other for other in others if _holds(other, data)), path)
+    except (StopIteration, OSError):  # not all file systems can link
+        _write_through(path, *data)
+    return path, {"bytes": sum(map(len, data)), "sha256": digest.hexdigest()}
 
 
 def _holds(path: Path, data: list[memoryview]) -> bool:

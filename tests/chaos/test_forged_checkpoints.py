@@ -119,11 +119,9 @@ def test_tensors_of_other_values_are_refused_or_end_in_a_line(
     cases = [(name, what) for name in sorted(tensors) for what in CHANGES]
     for name, what in each(cases, part):
         run = shutil.copytree(whole, tmp_path / f"{len(list(tmp_path.iterdir()))}/run")
-        new = CHANGES[what](tensors[name])
-        save_file(
-            {k: new if k == name else v for k, v in tensors.items() if k != name or new is not None},
-            run / CHECKPOINT / SMALL,
-        )
-        data = (run / CHECKPOINT / SMALL).read_bytes()
+        other = {k: CHANGES[what](tensor) if k == name else tensor for k, tensor in tensors.items()}
+        path = run / CHECKPOINT / SMALL
+        save_file({k: tensor for k, tensor in other.items() if tensor is not None}, path)
+        data = path.read_bytes()
         sign(run / CHECKPOINT, files={SMALL: {"bytes": len(data), "sha256": sha256(data).hexdigest()}})
         check(run, f"{name} is {what}")
