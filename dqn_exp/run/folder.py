@@ -184,13 +184,20 @@ class RunFolder:
         return found if isinstance(found, dict) and "status" in found else {"status": "damaged"}
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Replace the summary atomically, and make it safe on disk."""
-        new = self.path / ".summary.json"
-        with open(new, "w", opener=files.opener) as file:
-            file.write(json.dumps(summary, indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self._summary)
+        """Replace the summary atomically, and make it safe on disk.
+
+        On a full disk, the new one takes the old one's place on it.
+        """
+        data, new = f"{json.dumps(summary, indent=2)}\n".encode(), self.path / ".summary.json"
+        try:
+            _write_through(new, "wb", data)
+        except OSError:
+            if not self._summary.exists():
+                raise
+            new.unlink(missing_ok=True)
+            _write_through(self._summary, "rb+", data)
+        else:
+            new.replace(self._summary)
 
     def shown(self) -> str:
         """The path as it is printed: relative to the working directory if it lies in it."""
@@ -200,6 +207,14 @@ class RunFolder:
 
     def _refused(self, message: str) -> ConfigError:
         return ConfigError([Problem("run folder", message, self.shown())])
+
+
+def _write_through(path: Path, mode: str, data: bytes) -> None:
+    with open(path, mode, opener=files.opener) as file:
+        file.write(data)
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())
 
 
 class LogFile(logging.FileHandler):

@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,22 +41,20 @@ def locked(folder: Path) -> Iterator[None]:
     """
     path = folder / ".lock"
     is_new = not path.exists()
-    with open(path, "a+", opener=files.opener) as file:
+    with ExitStack() as stack:
+        file = stack.enter_context(open(path, "a+", errors="replace", opener=files.opener))
+        file.seek(0)
+        owner = file.read(MAX_BYTES).strip("\0")  # zeros are what a power failure may leave
+        if owner and not owner.startswith(BEGINNING):
+            raise OddFileError(f"{path}: not written by this program")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
-            raise LockedError(f"in use by {_shown(file.read(MAX_BYTES))}") from None
+            raise LockedError(f"in use by {_shown(owner)}") from None
         except OSError as error:
             if error.errno not in NO_FLOCK:
                 raise
-            with _owned(folder / ".lock.owner"):
-                yield
-            return
-        file.seek(0)
-        before = file.read(MAX_BYTES).strip("\0")  # zeros are what a power failure may leave
-        if before and not before.startswith(BEGINNING):
-            raise OddFileError(f"{path}: not written by this program")
+            stack.enter_context(_owned(folder / ".lock.owner"))
         try:
             yield
         finally:

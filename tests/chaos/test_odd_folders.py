@@ -55,7 +55,7 @@ def text(path: Path, outside: Path) -> None:
 
 def huge(path: Path, outside: Path) -> None:
     path.touch()
-    os.truncate(path, 1 << 40)
+    os.truncate(path, 1 << 27)
 
 
 def folder(path: Path, outside: Path) -> None:

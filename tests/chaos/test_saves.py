@@ -5,13 +5,14 @@ import random
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import saved, train
-from runs import SMALL, logged, running, wait_for
+from helpers import latest, result, saved, summary, train
+from runs import SMALL, finish, logged, running, wait_for
 from save_and_die import ABOUT, begin, die_after, die_at_stage, state
 
 from dqn_exp.run.checkpoint import Checkpoints, verified
@@ -141,3 +142,38 @@ def test_a_signal_while_the_disk_is_full_is_not_answered_as_if_all_were_saved(di
     done = train(disk, f"resume={folder}")
     assert done.returncode == 0, done.stderr
     assert saved(folder)[-1] == 3600
+
+
+@pytest.mark.slow
+def test_a_run_whose_last_checkpoint_cannot_be_saved_fails(disk: Path) -> None:
+    folder = disk / "run"
+    once = [*LARGE, "checkpoint.every=null", "log.every=100"]
+    with running(disk, *latest(*once), f"hydra.run.dir={folder}") as process:
+        wait_for(lambda: logged(folder) >= 200, process)
+        ballast = fill(disk, leave=150_000)
+        assert process.wait() == 1
+    assert summary(folder)["status"] == "failed"
+    assert "No space left" in summary(folder)["error"]
+    ballast.unlink()
+    finish(disk, folder, *latest(*once))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("room", [True, False], ids=["room again", "full until the end"])
+def test_rows_that_find_no_room_wait(disk: Path, tmp_path: Path, room: bool) -> None:
+    folder = disk / "run"
+    with running(disk, *LARGE, f"hydra.run.dir={folder}") as process:
+        wait_for(lambda: len(saved(folder)) == 2, process)
+        ballast = fill(disk, leave=0)
+        size = (folder / "metrics.csv").stat().st_size
+        time.sleep(1.0)  # some log points; the log, on the same disk, cannot tell of them
+        assert (folder / "metrics.csv").stat().st_size - size < 4096
+        if room:
+            ballast.unlink()
+        assert process.wait() == (0 if room else 1)
+    if not room:
+        assert summary(folder)["status"] == "failed"
+        ballast.unlink()
+        finish(disk, folder, *LARGE)
+    finish(tmp_path, tmp_path / "whole", *LARGE)
+    assert result(folder) == result(tmp_path / "whole")
