@@ -145,7 +145,7 @@ def entries(path: Path) -> dict[Path, tuple[int, ...]]:
     return {p: (f.st_mode, f.st_size, f.st_mtime_ns) for p, f in found.items()}
 
 
-def result(folder: Path) -> dict[str, Any]:
+def result(folder: Path, with_rows: bool = True) -> dict[str, Any]:
     """All that must be the same, bit for bit, however often a run was cut off."""
     assert summary(folder)["status"] == "finished"
     step = saved(folder)[-1]
@@ -153,14 +153,17 @@ def result(folder: Path) -> dict[str, Any]:
     manifest = json.loads(text)["manifest"]
     state = manifest["state"]
     del state["seconds"], state["tracker"]["bytes"]
-    return {
+    found = {
         "step": step,
         "tensors": {name: facts["sha256"] for name, facts in manifest["files"].items()},
         "state": state,
-        "metrics": [r for r in rows(folder / "metrics.csv") if r["tag"] != "time/steps_per_second"],
-        "episodes": (folder / "episodes.csv").read_text(),
         "final_returns": summary(folder)["final_returns"],
     }
+    if with_rows:
+        metrics = rows(folder / "metrics.csv")
+        found["metrics"] = [row for row in metrics if row["tag"] != "time/steps_per_second"]
+        found["episodes"] = (folder / "episodes.csv").read_text()
+    return found
 
 
 def sign(checkpoint: Path, **changes: Any) -> None:

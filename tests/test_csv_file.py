@@ -42,7 +42,7 @@ def test_rows_are_appended_to_a_new_file(tmp_path: Path) -> None:
         (lambda path: os.truncate(path, 2), ["a,b", "9,9"], True),
         (lambda path: os.truncate(path, 0), ["a,b", "9,9"], True),
         (Path.unlink, ["a,b", "9,9"], True),
-        (lambda path: path.write_text("x" * 1000), ["a,b", "9,9"], True),
+        (lambda path: path.write_text("x\n" * 1000), ["a,b", "9,9"], True),
     ],
 )
 def test_a_resumed_file_has_whole_rows_whatever_has_become_of_it(

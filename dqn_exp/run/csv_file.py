@@ -37,24 +37,27 @@ class CsvFile:
     def resume(self, n_bytes: int) -> None:
         """Continue after the first `n_bytes`, which a checkpoint knows; what follows is deleted.
 
-        If the file has lost its end since, it continues after its last whole row, with a warning.
+        If the file has lost its end since, it continues after its last whole row; if it is not such a
+        file any more, it begins again. Both with a warning.
         """
-        self._size = 0
-        if self._path.exists():
-            with open(self._path, "rb", opener=files.opener) as file:
-                end = min(n_bytes, os.fstat(file.fileno()).st_size)
-                begin = file.seek(max(0, end - LONGEST_ROW))
-                self._size = begin + file.read(end - begin).rfind(b"\n") + 1
+        self._size = self._whole_rows(n_bytes) if self._path.exists() else 0
         if self._size < n_bytes:
             lost = n_bytes - self._size
             log.warning("%s has lost its last %d bytes: rows are missing", self._path.name, lost)
         self.write([] if self._size else [self._columns])
 
+    def _whole_rows(self, n_bytes: int) -> int:
+        """Bytes of the whole rows among the first `n_bytes`; 0 if they do not begin with the columns."""
+        with open(self._path, "rb", opener=files.opener) as file:
+            if file.readline(LONGEST_ROW) != _csv([self._columns]):
+                return 0
+            end = min(n_bytes, os.fstat(file.fileno()).st_size)
+            begin = file.seek(max(0, end - LONGEST_ROW))
+            return begin + file.read(end - begin).rfind(b"\n") + 1
+
     def write(self, rows: Iterable[Sequence[Any]]) -> None:
         """Append rows, after those that wait; the log says when rows begin and cease to wait."""
-        text = io.StringIO()
-        csv.writer(text).writerows(rows)
-        self._waiting.append(text.getvalue().encode())
+        self._waiting.append(_csv(rows))
         try:
             self._append(b"".join(self._waiting))
         except OSError as error:
@@ -92,3 +95,9 @@ class CsvFile:
             file.truncate(self._size)
             file.write(data)
         self._size += len(data)
+
+
+def _csv(rows: Iterable[Sequence[Any]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue().encode()

@@ -41,6 +41,7 @@ def forked(cwd: Path, *arguments: str) -> Ended:
 
 def _become_program(cwd: Path, arguments: tuple[str, ...]) -> None:
     os.setsid()
+    multiprocessing.set_start_method(None, force=True)  # the usual one, not that of this process
     os.chdir(cwd)
     output = os.open("output", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(output, 1)
