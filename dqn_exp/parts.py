@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,6 +17,7 @@ from dqn_exp.interfaces import EPISODE_LOG, Agent, Context, Env, Exploration, QN
 from dqn_exp.learner import Learner
 from dqn_exp.loop import Loop
 from dqn_exp.play import Play
+from dqn_exp.signals import exits_are_errors
 
 FORMS: dict[type[Loop], str] = {
     Loop: "not compiled",
@@ -84,13 +86,13 @@ def build(config: schema.Config, dtype: torch.dtype = torch.float32) -> Parts:
         ConfigError: the parts do not fit together, into memory, or onto this machine.
         RuntimeError: code of a part has ended the process.
     """
-    try:
-        return _built(config, dtype)
-    except SystemExit as stop:
-        raise RuntimeError(f"a part has called sys.exit({stop.code})") from stop
+    with exits_are_errors(), ExitStack() as on_failure:
+        parts = _built(config, dtype, on_failure)
+        on_failure.pop_all()
+        return parts
 
 
-def _built(config: schema.Config, dtype: torch.dtype) -> Parts:
+def _built(config: schema.Config, dtype: torch.dtype, on_failure: ExitStack) -> Parts:
     registry.load(config.plugins)
     train, device = config.train, resolve_device(config.device)
     eval_config = replace(config.env, n=config.eval.episodes)
@@ -98,7 +100,9 @@ def _built(config: schema.Config, dtype: torch.dtype) -> Parts:
     seeds = torch.arange(config.seed, config.seed + config.seeds, dtype=torch.int64, device=device)
     strict = train.on_divergence == "stop"
     env = registry.build("env", config.env, seeds, "train", strict)
+    on_failure.callback(env.close)
     eval_env = registry.build("env", eval_config, seeds, "eval", strict)
+    on_failure.callback(eval_env.close)
     n_envs = config.env.n
     before = (train.learning_starts - 1) // n_envs * n_envs  # the last step without updates
     times = config.total_steps // train.every - before // train.every

@@ -1,9 +1,11 @@
-"""Signals that ask a run to end: SIGINT, SIGTERM, and those that Slurm and submitit send."""
+"""What ends a run: signals (SIGINT, SIGTERM, and those of Slurm and submitit), and code that exits."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -46,3 +48,26 @@ def held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def exits_are_errors() -> Iterator[None]:
+    """Code of an env or plug-in that ends the process makes the run fail: it is never a success.
+
+    Raises:
+        RuntimeError: it has called sys.exit or os._exit.
+    """
+    process, leave = os.getpid(), os._exit
+
+    def refuse(code: int) -> NoReturn:
+        if os.getpid() == process:
+            raise RuntimeError(f"a part has called os._exit({code})")
+        leave(code)  # the usual end of a forked process
+
+    os._exit = refuse
+    try:
+        yield
+    except SystemExit as error:
+        raise RuntimeError(f"a part has called sys.exit({error.code})") from error
+    finally:
+        os._exit = leave

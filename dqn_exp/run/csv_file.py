@@ -47,7 +47,7 @@ class CsvFile:
         self.write([] if self._size else [self._columns])
 
     def _whole_rows(self, n_bytes: int) -> int:
-        """Bytes of the whole rows among the first `n_bytes`; 0 if they do not begin with the columns."""
+        """Bytes of the whole rows among the first `n_bytes`; 0 without the columns at their head."""
         with open(self._path, "rb", opener=files.opener) as file:
             if file.readline(LONGEST_ROW) != _csv([self._columns]):
                 return 0

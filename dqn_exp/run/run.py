@@ -2,13 +2,11 @@
 
 import gc
 import logging
-import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
@@ -22,7 +20,7 @@ from dqn_exp.run.checkpoint import Checkpoint
 from dqn_exp.run.folder import RunFolder, changes
 from dqn_exp.run.summary import ending, git_revision, opening, program, results, versions
 from dqn_exp.run.trainer import Trainer
-from dqn_exp.signals import on_signal
+from dqn_exp.signals import exits_are_errors, on_signal
 
 log = logging.getLogger(__name__)
 
@@ -182,29 +180,6 @@ class Run:
             "device": self.parts.context.device.type,
             "form": self.parts.form,
         }
-
-
-@contextmanager
-def exits_are_errors() -> Iterator[None]:
-    """Code of an environment or plug-in that ends the process makes the run fail: it is no success.
-
-    Raises:
-        RuntimeError: it has called sys.exit or os._exit.
-    """
-    process, leave = os.getpid(), os._exit
-
-    def refuse(code: int) -> NoReturn:
-        if os.getpid() == process:
-            raise RuntimeError(f"os._exit({code}) was called while the run was going on")
-        leave(code)  # of a forked process, its usual end
-
-    os._exit = refuse
-    try:
-        yield
-    except SystemExit as error:
-        raise RuntimeError(f"sys.exit({error.code!r}) was called while the run was going on") from error
-    finally:
-        os._exit = leave
 
 
 def _default_folder(parts: Parts) -> Path:
