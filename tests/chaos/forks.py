@@ -7,7 +7,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import NamedTuple
 
-from dqn_exp.cli import train
+from dqn_exp.__main__ import main
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["dqn_exp.cli.train", "dqn_exp.run.run"])
@@ -47,4 +47,4 @@ def _become_program(cwd: Path, arguments: tuple[str, ...]) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     sys.argv = ["train.py", *arguments]
-    train.main()
+    main("train")
