@@ -4,6 +4,7 @@ import gc
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ class Run:
     def run(self) -> float | None:
         """Train, evaluate, and write everything into the run folder; returns the objective.
 
+        The environments are closed in the end, however it ends.
+
         The objective is the interquartile mean over seeds of the final greedy evaluation. A finished
         run only returns it, with the trained parameters restored. None if a signal has ended the run
         with a checkpoint saved.
@@ -60,7 +63,7 @@ class Run:
         if self._used:
             raise RuntimeError("this Run has ended early; build its parts again with resume=auto")
         config, folder = self.parts.config, self.folder
-        with exits_are_errors(), folder.locked():
+        with closing(self.parts), exits_are_errors(), folder.locked():
             checkpoint, before = folder.checkpoint(config), folder.summary()
             deterministic = self.parts.env.deterministic
             _set_up_process(config.threads)
@@ -118,8 +121,6 @@ class Run:
                 folder.write_summary(summary | {"status": "failed", "error": repr(error)})
                 trainer.tracker.close(succeeded=False)
                 raise
-            finally:
-                self.parts.close()
             trainer.tracker.close(succeeded=None if final is None else True)
             if missing := trainer.tracker.missing_rows:
                 summary["missing_rows"] = missing  # of the CSV files: the disk was full
