@@ -1,9 +1,10 @@
 """A run is resumed only as itself, and only in a folder of its own."""
 
+import shutil
 from pathlib import Path
 
 import pytest
-from helpers import latest, tiny_run
+from helpers import latest, summary, tiny_run, train
 
 from dqn_exp.config.compose import compose
 from dqn_exp.config.problems import ConfigError
@@ -108,3 +109,56 @@ def test_a_saved_config_is_checked_like_any_other(copy: Path) -> None:
 def test_a_run_is_not_resumed_as_a_preset(copy: Path) -> None:
     with pytest.raises(ConfigError, match="experiment: leave it out"):
         compose(f"resume={copy}", "experiment=rainbow")
+
+
+def test_a_run_that_may_continue_needs_a_folder_of_its_own(tmp_path: Path) -> None:
+    done = train(tmp_path, "resume=auto")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "resume=auto: needs a folder: hydra.run.dir=<folder>\n",
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+NAMES = [
+    "a\\b",
+    "a${oc.env:HOME}b",
+    "a'b",
+    'a"b',
+    "a b,c=d",
+    "a[1]{2}",
+    "früh",
+    "a$b",
+    "-a",
+    "#a",
+    "a:b",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_of_any_name_is_resumed_and_nothing_else_begins(tmp_path: Path, name: str) -> None:
+    tiny_run(tmp_path / name, "total_steps=200").run()
+    done = train(tmp_path, f"resume={name}", "total_steps=240")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert summary(tmp_path / name)["resumed_from"] == 200
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_run_does_not_begin_where_another_has_ended_meanwhile(tmp_path: Path) -> None:
+    first, second = (tiny_run(tmp_path / "run", *BEGUN) for _ in range(2))
+    first.run()
+    with pytest.raises(ConfigError, match="contains a run"):
+        second.run()
+
+
+ODD = ["", "[]", "{}", "null", '{"status": 3}', '{"status": "finished"}', "{" * 100_000]
+
+
+@pytest.mark.parametrize("text", [*ODD, '{"status": "finished", "step": 300, "objective": "x"}'])
+def test_a_damaged_summary_is_made_again(finished: Path, tmp_path: Path, text: str) -> None:
+    folder, before = shutil.copytree(finished, tmp_path / "run"), summary(finished)
+    (folder / "summary.json").write_text(text)
+    tiny_run(folder, *BEGUN, "resume=auto").run()
+    after = summary(folder)
+    for key in ("status", "objective", "final_returns", "step"):
+        assert after[key] == before[key]

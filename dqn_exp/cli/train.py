@@ -12,18 +12,18 @@ import sys
 import warnings
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser  # there is no public way to it
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dqn_exp.config import compose
-from dqn_exp.config.overrides import given, quoted, refused
+from dqn_exp.config.overrides import given, literal, quoted, refused
 from dqn_exp.config.problems import ConfigError, Problem
 from dqn_exp.config.schema import Config
 from dqn_exp.sweeps import status, worker
@@ -74,10 +74,12 @@ def main() -> None:
 def job(cfg: DictConfig) -> float:
     """One run; returns the objective for sweepers."""
     here = HydraConfig.get()
-    folder, in_sweep = Path(here.runtime.output_dir), here.mode == RunMode.MULTIRUN
-    began_in = Path(here.runtime.cwd)
+    # Hydra sets these paths as they are; a ${...} in them is text.
+    runtime: dict[str, Any] = OmegaConf.to_container(here.runtime, resolve=False)  # type: ignore
+    folder, began_in = Path(runtime["output_dir"]), Path(runtime["cwd"])
+    in_sweep = here.mode == RunMode.MULTIRUN
     if began_in != Path.cwd() and cfg.get("resume") not in (None, "auto"):  # hydra.job.chdir=true
-        cfg.resume = str(began_in / str(cfg.resume))
+        cfg.resume = literal(str(began_in / str(cfg.resume)))
     beside_others = in_sweep and worker.is_worker()
     if beside_others:
         worker.end_with_parent()

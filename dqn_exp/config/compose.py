@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from dqn_exp import manifest, registry
 from dqn_exp.config import typed
@@ -149,6 +149,9 @@ def _problem_of(error: Exception) -> Problem:
     """An error of Hydra as a problem."""
     if isinstance(error, OSError) and error.filename:
         return Problem("run folder", f"cannot be created: {error.strerror}", error.filename)
+    if isinstance(error, InterpolationResolutionError):  # says nothing but what a resolver has raised
+        key, reason = str(error.full_key), _first_line(error).rpartition("interpolation: ")[2]
+        return Problem(key, reason)
     if isinstance(error, HydraException | OmegaConfBaseException):
         return Problem("config", " ".join(str(error).split()))
     return Problem("hydra", f"{type(error).__name__}: {error}")
@@ -254,6 +257,8 @@ def scaled(value: int, least: Any = 1, *, _root_: DictConfig) -> int:
 def run_dir(default: str, *, _root_: DictConfig) -> str:
     """The folder of a run: that of the run it continues, or a new one."""
     resume = OmegaConf.select(_root_, "resume")
+    if resume == "auto":
+        raise ValueError("must be set to the folder of the run that resume=auto continues")
     return default if resume in (None, "auto") else str(manifest.split(Path(str(resume)))[0])
 
 

@@ -26,16 +26,22 @@ OWN_OF_HYDRA = {
 
 
 def quoted(overrides: Sequence[str]) -> list[str]:
-    """Overrides whose `resume=<path>` Hydra can read; the paths of sweep jobs have = and , in them."""
+    """Overrides whose `resume=<path>` Hydra takes as it is, whatever characters the path has."""
     return [_quoted(text) if text.startswith("resume=") else text for text in overrides]
 
 
 def _quoted(text: str) -> str:
     key, _, path = text.partition("=")
-    if path[:1] in ("'", '"') or not re.search(r"[=, ()\[\]{}]", path):
+    if path[:1] in ("'", '"') or path in ("", "null", "auto"):
         return text
-    escaped = path.replace("\\", "\\\\").replace("'", "\\'")
+    # Hydra: a backslash is one only before quotes.
+    escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), literal(path))
     return f"{key}='{escaped}'"
+
+
+def literal(text: str) -> str:
+    """A text as OmegaConf must get it in order not to interpolate `${...}` in it."""
+    return re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + "\\${", text)
 
 
 def given(hydra: Any) -> list[str]:

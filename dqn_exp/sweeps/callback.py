@@ -8,7 +8,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from dqn_exp.config.overrides import given
+from dqn_exp.config.overrides import given, literal
 
 
 class NameJobs(Callback):
@@ -39,5 +39,5 @@ def _settle(config: DictConfig, key: str) -> None:
     except OmegaConfBaseException:
         return  # Hydra meets it next
     with read_write(config.hydra):
-        OmegaConf.update(config, key, folder)
+        OmegaConf.update(config, key, literal(str(folder)))
     HydraConfig.instance().set_config(config)
