@@ -44,6 +44,7 @@ WORDS: dict[str, tuple[list[Any], list[Any]]] = {
     "a number of seconds > 0, at most a day": ([0.0, -1, 86_401], [0.5, 86_400]),
     "a number < 0": ([0.0, 0.1], [-1e-9, -5]),
     "a number in [0, 1]": ([-0.1, 1.1], [0, 0.5, 1]),
+    "a number in [0, 4]": ([-0.1, 4.1], [0, 0.5, 4]),
     "a number in (0, 1]": ([0.0, -0.5, 1.1], [1e-9, 1]),
     "a number in [0, 1)": ([-0.1, 1.0], [0, 0.999]),
     "a list of at most 100 integers >= 1": ([[0], [16, -3], [1] * 101], [[], [1], [8, 1], [1] * 100]),

@@ -113,10 +113,8 @@ def test_a_run_is_not_resumed_as_a_preset(copy: Path) -> None:
 
 def test_a_run_that_may_continue_needs_a_folder_of_its_own(tmp_path: Path) -> None:
     done = train(tmp_path, "resume=auto")
-    assert (done.returncode, done.stderr) == (
-        2,
-        "resume=auto: needs a folder: hydra.run.dir=<folder>\n",
-    )
+    line = "hydra.run.dir: must be set to the folder of the run that resume=auto continues\n"
+    assert (done.returncode, done.stderr) == (2, line)
     assert list(tmp_path.iterdir()) == []
 
 

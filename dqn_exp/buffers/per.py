@@ -4,7 +4,6 @@ Deviation: none known. Algorithm 1 does not say over what the largest weight is 
 minibatch.
 """
 
-import sys
 from collections.abc import Mapping
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from dqn_exp import rng, schedules
 from dqn_exp.buffers.ring import Ring
-from dqn_exp.buffers.sum_tree import SumTree
+from dqn_exp.buffers.sum_tree import LARGEST, SumTree
 from dqn_exp.config import schema
 from dqn_exp.interfaces import Agent, Batch, Context, Step, Transition
 from dqn_exp.registry import register
@@ -80,8 +79,9 @@ class PrioritizedBuffer(Ring):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue from a state of `state_dict`; raises ValueError if it does not fit."""
         super().load_state_dict(state)
-        for name, value in self._tree.state_dict().items():
-            require(name, value, value.dtype, value.shape, below=sys.float_info.max)
+        self._tree.require_sums()
+        largest = self._max_priority
+        require("max_priority", largest, largest.dtype, largest.shape, below=LARGEST)
 
     def metrics(self, step: int, gradient_step: int) -> dict[str, Tensor]:
         """`buffer/size` and `buffer/beta`, each [S]."""

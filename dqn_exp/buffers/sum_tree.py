@@ -12,8 +12,10 @@ from torch import Tensor
 from dqn_exp.buffers.memory import allocate
 from dqn_exp.compiled import kernels
 from dqn_exp.interfaces import widest_float
+from dqn_exp.state import require
 
 FANOUT = 16
+LARGEST = 1e200  # priorities and their sums are smaller
 MAX_SEARCHED = 4096  # nodes of a level that plain code searches at once
 
 
@@ -49,6 +51,14 @@ class SumTree:
     def state_dict(self) -> dict[str, Tensor]:
         """All levels, because sums recomputed from the leaves could differ in the last bit."""
         return {f"tree{level}": sums for level, sums in enumerate(self._levels)}
+
+    def require_sums(self) -> None:
+        """Raise ValueError if a node is not a finite number >= 0, or not the sum of its children."""
+        for level, sums in enumerate(self._levels):
+            require(f"tree{level}", sums, sums.dtype, sums.shape, below=LARGEST)
+            below = self._levels[level - 1].view(-1, FANOUT).sum(1) if level else sums
+            if not torch.allclose(sums, below):
+                raise ValueError(f"tree{level} does not hold the sums of priorities")
 
     def update(self, index: Tensor, priority: Tensor) -> None:
         """Set leaves int64 [S, B] to priorities [S, B]; equal indices must have equal priorities."""

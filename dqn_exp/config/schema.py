@@ -148,7 +148,9 @@ class Buffer:
 
 @config
 class PER(Buffer):
-    alpha: float = key("priority exponent; 0 samples uniformly", NOT_NEGATIVE)
+    alpha: float = key(
+        "priority exponent; 0 samples uniformly", (lambda value: 0 <= value <= 4, "a number in [0, 4]")
+    )  # a power of a large TD error must stay finite
     beta_start: float = key("importance-weight exponent at the first update", UNIT)
     beta_end: float = key("importance-weight exponent at the last update", UNIT)
     epsilon: float = key("added to |TD error| so that no priority is 0", POSITIVE)

@@ -117,7 +117,8 @@ class Run:
                     summary |= results(trainer, final, self.parts.config)
             except BaseException as error:
                 # Here, because a parallel launcher loses the traceback on its way to its parent.
-                log.exception("run failed")
+                expected = isinstance(error, FloatingPointError | OSError)
+                log.error("run failed: %s", error, exc_info=not expected)
                 folder.write_summary(summary | {"status": "failed", "error": repr(error)})
                 trainer.tracker.close(succeeded=False)
                 raise
