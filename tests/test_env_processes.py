@@ -50,6 +50,12 @@ def build(
     return part("env", "cartpole", torch.tensor(SEEDS), "train", True, **keys, kwargs=kwargs)
 
 
+def processes() -> list[psutil.Process]:
+    """Those of environments; the test process may have others."""
+    own = psutil.Process()
+    return [child for child in own.children() if child.cmdline() == own.cmdline()]
+
+
 def follow(env: GymnasiumEnv, steps: int) -> None:
     for _ in range(steps):
         env.step(torch.zeros(2, 1, dtype=torch.int64))
@@ -63,10 +69,11 @@ def two_episodes(env: GymnasiumEnv) -> None:
 @pytest.mark.parametrize("where", ["reset", "step"])
 @pytest.mark.parametrize("fault", ENDS | HANGS)
 def test_an_env_whose_process_ends_or_hangs_is_named(fault: str, where: str) -> None:
+    before = psutil.Process().children(recursive=True)
     env = build(fault=fault, where=where, bad=[BAD], timeout=0.5 if fault in HANGS else None)
     with pytest.raises(EnvProcessError, match=f"^seed 5, env 0: {(ENDS | HANGS)[fault]}$"):
         two_episodes(env)
-    left = psutil.Process().children(recursive=True)
+    left = set(psutil.Process().children(recursive=True)) - set(before)
     env.close()
     wait_until(lambda: not any(map(is_alive, left)))
 
@@ -102,7 +109,7 @@ def test_a_process_that_does_not_close_its_env_is_ended(fault: str) -> None:
 def test_an_env_closes_whatever_state_its_processes_are_in(number: int, is_stepping: bool) -> None:
     env = build("CartPole-v1")
     env.reset()
-    children = psutil.Process().children()
+    children = processes()
     if is_stepping:
         env._envs.step_async(torch.zeros(2, dtype=torch.int64).numpy())  # type: ignore[union-attr]
     children[0].send_signal(number)
@@ -114,7 +121,7 @@ def test_an_env_closes_whatever_state_its_processes_are_in(number: int, is_stepp
 def test_a_killed_process_is_noticed_between_steps() -> None:
     env = build("CartPole-v1")
     env.reset()
-    psutil.Process().children()[1].kill()
+    processes()[1].kill()
     with pytest.raises(EnvProcessError, match=r"^seed [35], env 0: its process was killed by SIGKILL$"):
         follow(env, 2)
     env.close()
@@ -150,7 +157,7 @@ def test_slow_envs_may_take_their_time_without_a_limit_and_within_it() -> None:
     for timeout in (None, 60.0):
         env = build("CartPole-v1", timeout=timeout)
         env.reset()
-        stopped = psutil.Process().children()[0]
+        stopped = processes()[0]
         stopped.suspend()
         resume = f"import time, psutil; time.sleep(0.5); psutil.Process({stopped.pid}).resume()"
         with subprocess.Popen([sys.executable, "-c", resume]):
@@ -162,7 +169,7 @@ def test_signals_are_still_handled_where_envs_are_built() -> None:
     before = [signal.getsignal(number) for number in SIGNALS]
     env = build("CartPole-v1")
     assert [signal.getsignal(number) for number in SIGNALS] == before
-    for child in psutil.Process().children():
+    for child in processes():
         for number in SIGNALS:
             child.send_signal(number)
     two_episodes(env)  # a signal to the whole process group does not end them

@@ -130,10 +130,16 @@ NAMES = [
     "-a",
     "#a",
     "a:b",
+    "a\\${x}",
+    "a\\'b",
+    "a\\",
+    "10",
 ]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (i % 5 > 0)) for i, name in enumerate(NAMES)]
+)
 def test_a_folder_of_any_name_is_resumed_and_nothing_else_begins(tmp_path: Path, name: str) -> None:
     tiny_run(tmp_path / name, "total_steps=200").run()
     done = train(tmp_path, f"resume={name}", "total_steps=240")

@@ -13,7 +13,7 @@ from test_refusals import KEYS, Key
 
 from dqn_exp.config import typed
 from dqn_exp.config.compose import compose
-from dqn_exp.config.problems import ConfigError
+from dqn_exp.config.problems import ConfigError, Problem
 from dqn_exp.config.schema import Config
 
 HERE = Path(__file__).parent
@@ -105,7 +105,7 @@ def read_or_refuse(case: tuple[Key, object]) -> None:
     """A node with the value gives a config, or problems of which each is one line."""
     key, value = case
     for path, message in key.problems(value):
-        assert f"{path}: {message}".isprintable()
+        assert str(Problem(path, message)).isprintable()
 
 
 def compose_or_refuse(case: tuple[Key, object]) -> None:

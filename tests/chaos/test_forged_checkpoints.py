@@ -26,7 +26,7 @@ for _ in range(400):
 VALUES = [None, -1, 2**40, 2**70, 0.5, float("nan"), True, "x", "${oc.env:HOME}\n\x1b[2J", [], {}, DEEP]
 VALUES += [{"a": 1}, [None], [1] * 5000, "x" * 100_000]
 GONE = object()
-PARTS = 12
+PARTS = 60
 CHECKPOINT = "checkpoints/step=300"
 Place = tuple[str | int, ...]
 

@@ -126,7 +126,7 @@ def notes(path: Path) -> int:
 @pytest.mark.parametrize(
     ("entry", "kind", "mode"),
     [
-        pytest.param(*case, MODES[i % 2], marks=[pytest.mark.slow] * (i % 29 > 0))
+        pytest.param(*case, MODES[i % 2], marks=[pytest.mark.slow] * (i % 61 > 0))
         for i, case in enumerate(CASES)
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
