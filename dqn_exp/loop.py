@@ -54,7 +54,9 @@ class Loop:
         """Run until env step `stop`, with all of its updates."""
         while self._unfinished(stop):
             if self._ended is not None:
-                counts = self.finish_step(self.step, self.gradient_step, self.updates_left, self._ended)
+                counts = self._finish_step(
+                    self.step, self.gradient_step, self.updates_left, self._ended
+                )
                 self._ended = self._ended if self.updates_left else None
             else:
                 transition, self.obs = self.env.step(self._next_action())
@@ -78,7 +80,7 @@ class Loop:
         """
         self.buffer.add(transition, step)
         step = step + self.context.n_envs
-        return self.finish_step(step, gradient_step, due, transition.ended)
+        return self._finish_step(step, gradient_step, due, transition.ended)
 
     def interrupt(self) -> None:
         """Make `advance` return as soon as it can; a signal handler may call this."""
@@ -148,7 +150,7 @@ class Loop:
         """Whether `advance` has something to do, and may do it."""
         return (self.step < stop or self.updates_left > 0) and not self.interrupted
 
-    def finish_step(
+    def _finish_step(
         self, step: Step, gradient_step: Step, due: Step, ended: Tensor
     ) -> tuple[Step, Step]:
         """Make the updates due after env step `step`, then move the target; returns both counts.
