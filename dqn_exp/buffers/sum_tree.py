@@ -53,12 +53,22 @@ class SumTree:
         return {f"tree{level}": sums for level, sums in enumerate(self._levels)}
 
     def require_sums(self) -> None:
-        """Raise ValueError if a node is not a finite number >= 0, or not the sum of its children."""
+        """Check loaded levels.
+
+        Compiled code may leave the highest level as it was before the last update, because the next one
+        computes all of it before it is read; here it is made right.
+
+        Raises:
+            ValueError: a node is not a finite number >= 0, or not the sum of its children.
+        """
         for level, sums in enumerate(self._levels):
             require(f"tree{level}", sums, sums.dtype, sums.shape, below=LARGEST)
             below = self._levels[level - 1].view(-1, FANOUT).sum(1) if level else sums
-            if not torch.allclose(sums, below):
+            if torch.allclose(sums, below):
+                continue
+            if level < len(self._levels) - 1:
                 raise ValueError(f"tree{level} does not hold the sums of priorities")
+            sums.copy_(below)
 
     def update(self, index: Tensor, priority: Tensor) -> None:
         """Set leaves int64 [S, B] to priorities [S, B]; equal indices must have equal priorities."""
