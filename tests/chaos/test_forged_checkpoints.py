@@ -26,7 +26,6 @@ for _ in range(400):
 VALUES = [None, -1, 2**40, 2**70, 0.5, float("nan"), True, "x", "${oc.env:HOME}\n\x1b[2J", [], {}, DEEP]
 VALUES += [{"a": 1}, [None], [1] * 5000, "x" * 100_000]
 GONE = object()
-PARTS = 60
 CHECKPOINT = "checkpoints/step=300"
 Place = tuple[str | int, ...]
 
@@ -79,25 +78,19 @@ def check(run: Path, what: str) -> None:
         assert entries(run) == before, what
 
 
-def each(cases: list[Any], part: int) -> list[Any]:
-    """A share of cases."""
-    return cases[part::PARTS]
+# Of many cases a few by default, and all of them in the slow tests.
+every = pytest.mark.parametrize("every", [100, pytest.param(1, marks=pytest.mark.slow)])
 
 
-shares = pytest.mark.parametrize(
-    "part", [pytest.param(i, marks=[pytest.mark.slow] * (i > 0)) for i in range(PARTS)]
-)
-
-
-@shares
+@every
 def test_a_manifest_with_another_value_anywhere_is_refused_or_means_something(
-    whole: Path, tmp_path: Path, part: int
+    whole: Path, tmp_path: Path, every: int
 ) -> None:
     text = (whole / CHECKPOINT / "manifest.json").read_text()
     content = json.loads(text)["manifest"]
     values = itertools.cycle([GONE, *VALUES])
     cases = [(path, next(values)) for path in places(content) for _ in range(5)]
-    for path, value in each(cases, part):
+    for path, value in cases[::every]:
         run = shutil.copytree(whole, tmp_path / f"{len(list(tmp_path.iterdir()))}/run")
         (run / CHECKPOINT / "manifest.json").write_bytes(signed(changed(content, path, value)))
         check(run, f"{path} = {str(value)[:50]}")
@@ -113,13 +106,13 @@ CHANGES: dict[str, Callable[[Tensor], Tensor | None]] = {
 }
 
 
-@shares
+@every
 def test_tensors_of_other_values_are_refused_or_end_in_a_line(
-    whole: Path, tmp_path: Path, part: int
+    whole: Path, tmp_path: Path, every: int
 ) -> None:
     tensors = load_file(whole / CHECKPOINT / SMALL)
     cases = [(name, what) for name in sorted(tensors) for what in CHANGES]
-    for name, what in each(cases, part):
+    for name, what in cases[::every]:
         run = shutil.copytree(whole, tmp_path / f"{len(list(tmp_path.iterdir()))}/run")
         other = {k: CHANGES[what](tensor) if k == name else tensor for k, tensor in tensors.items()}
         path = run / CHECKPOINT / SMALL
