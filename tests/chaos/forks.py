@@ -1,8 +1,11 @@
 """The program in processes forked from a warm one: they start in milliseconds, not in seconds."""
 
+import contextlib
 import multiprocessing
 import os
+import signal
 import sys
+import time
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +28,9 @@ def start(cwd: Path, *arguments: str) -> ForkServerProcess:
     """Begin a command; what it prints is appended to `output` in its working directory."""
     process = FORKS.Process(target=_become_program, args=(cwd, arguments))
     process.start()
+    with contextlib.suppress(ProcessLookupError):  # it has ended already
+        while os.getsid(process.pid or 0) != process.pid:  # not the program yet: signals are lost
+            time.sleep(0.001)
     return process
 
 
@@ -40,6 +46,7 @@ def forked(cwd: Path, *arguments: str) -> Ended:
 
 
 def _become_program(cwd: Path, arguments: tuple[str, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # as the program does first
     os.setsid()
     multiprocessing.set_start_method(None, force=True)  # the usual one, not that of this process
     os.chdir(cwd)
