@@ -8,10 +8,11 @@ import sys
 from importlib.metadata import version
 from typing import Any
 
-from dqn_exp.config.problems import shown
+from dqn_exp.config.problems import ConfigError, shown
 
 COMMANDS = {
     "train": ("dqn_exp.cli.train", "train agents: a run, or with --multirun a sweep"),
+    "evaluate": ("dqn_exp.cli.evaluate", "play greedy episodes of a trained run"),
     "bench": ("dqn_exp.cli.bench", "measure speed, beside other libraries and a lower bound"),
 }
 
@@ -53,7 +54,12 @@ def _choose() -> None:
 
 
 def _run(command: str) -> None:
-    importlib.import_module(COMMANDS[command][0]).main()
+    try:
+        importlib.import_module(COMMANDS[command][0]).main()
+    except ConfigError as error:
+        for problem in dict.fromkeys(map(str, error.problems)):
+            print(problem, file=sys.stderr)
+        sys.exit(2)
 
 
 def _set_up_process() -> None:

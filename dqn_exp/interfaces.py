@@ -37,6 +37,8 @@ class Spec:
     obs_shape: tuple[int, ...]  # of one observation
     obs_dtype: torch.dtype  # as stored in replay
     n_actions: int  # A
+    first_action: int = 0  # the env's own number of action 0
+    first_obs: int | None = None  # number of the first discrete observation; None: not one-hot vectors
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 from dqn_exp import files
 from dqn_exp.files import OddFileError
 
-SCHEMA = 3
+SCHEMA = 4
 NAME = "manifest.json"
 MAX_BYTES = 64 << 20
 FOLDER_NAME = re.compile(r"step=(0|[1-9]\d{0,17})")  # of a checkpoint
@@ -49,7 +49,8 @@ def read(checkpoint: Path) -> dict[str, Any]:
             raise UnknownSchemaError(
                 f"{file}: schema {manifest['schema']}, this version reads {SCHEMA}"
             )
-        for key, kind in (("step", int), ("config", dict), ("state", dict), ("files", dict)):
+        kinds = {"step": int, "config": dict, "state": dict, "files": dict}
+        for key, kind in kinds.items():
             if type(manifest[key]) is not kind:
                 raise CheckpointError(f"{file}: {key} is {type(manifest[key]).__name__}")
         if manifest["step"] != step_of(checkpoint):

@@ -21,6 +21,7 @@ FLOORS = [
     {"cli"},
     {"bench", "sweeps"},
     {"__init__"},  # the public API
+    {"policy"},
     {"run"},
     {"parts", "diagnostics", "notebooks"},
     {"compiled.loops", "compiled.play"},

@@ -48,7 +48,7 @@ class GymnasiumEnv:
         self._strict, self._config = strict, config
         self._shape = (len(seeds), config.n)
         # First, for clear messages about a wrong id or unsupported spaces.
-        self.spec, self._first_action = single.inspect(config, self._trial)
+        self.spec = single.inspect(config, self._trial)
         self._names = [f"seed {seed}, env {i}" for seed in seeds.tolist() for i in range(config.n)]
         self._envs = self._vectorized(self._names)
         self._finished: list[Episode] = []
@@ -84,7 +84,7 @@ class GymnasiumEnv:
     def step(self, action: Tensor) -> tuple[Transition, Tensor]:
         """Act with int64 [S, N]; finished episodes are recorded and their envs reset."""
         obs = self._obs
-        actions = action.reshape(-1).cpu().numpy() + self._first_action
+        actions = action.reshape(-1).cpu().numpy() + self.spec.first_action
         next_obs, reward, terminated, truncated, info = self._envs.step(actions)
         self._steps += 1
         if self._strict:
@@ -172,7 +172,7 @@ class GymnasiumEnv:
         require("obs", state.get("obs"), self.spec.obs_dtype, shape)
         shape = torch.Size([max(state["ages"]), n_envs])
         require("actions", state.get("actions"), torch.int64, shape)
-        first, last = self._first_action, self._first_action + self.spec.n_actions - 1
+        first, last = self.spec.first_action, self.spec.first_action + self.spec.n_actions - 1
         if not ((state["actions"] >= first) & (state["actions"] <= last)).all():
             raise ValueError(f"actions in the state must be from {first} to {last}")
 

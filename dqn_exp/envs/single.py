@@ -71,8 +71,8 @@ class _Checked(gymnasium.Wrapper):
             raise _invalid(self._id, message)
 
 
-def inspect(config: schema.Env, trial: Trial) -> tuple[Spec, int]:
-    """The spec of the env, and the number of its first action.
+def inspect(config: schema.Env, trial: Trial) -> Spec:
+    """The spec of the env.
 
     Raises:
         ConfigError: the env cannot be made, cannot serve, or does not follow Gymnasium's API.
@@ -96,7 +96,16 @@ def inspect(config: schema.Env, trial: Trial) -> tuple[Spec, int]:
         envs.reset(seed=[0])
         envs.step(np.array([actions.start]))
     dtype = torch.from_numpy(np.empty(0, observations.dtype)).dtype
-    return Spec(observations.shape, dtype, int(actions.n)), int(actions.start)
+    return Spec(observations.shape, dtype, int(actions.n), int(actions.start), _first_obs(env))
+
+
+def _first_obs(env: gymnasium.Env) -> int | None:
+    """The number of the first discrete observation, if `make` has made one-hot vectors of them."""
+    typed = env.env if isinstance(env, _Checked) else env
+    flat = typed.env if isinstance(typed, DtypeObservation) else None
+    if isinstance(flat, FlattenObservation) and isinstance(flat.env.observation_space, spaces.Discrete):
+        return int(flat.env.observation_space.start)
+    return None
 
 
 def is_deterministic(config: schema.Env, trial: Trial) -> bool:

@@ -18,7 +18,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -175,18 +176,46 @@ def verified(path: Path) -> Checkpoint:
     """
     found = manifest.read(path)
     for name, facts in found["files"].items():
-        file = path / name
-        if not tensor_files.NAME.fullmatch(name):
-            raise CheckpointError(f"{path}: {name!r} is not a valid file name")
-        try:
-            with open(file, "rb", opener=files.opener) as stream:
-                if (size := os.fstat(stream.fileno()).st_size) != facts["bytes"]:
-                    raise CheckpointError(f"{file}: {size:,} bytes, not {facts['bytes']:,}")
-                if hashlib.file_digest(stream, "sha256").hexdigest() != facts["sha256"]:
-                    raise CheckpointError(f"{file}: not what was saved (SHA-256 differs)")
-        except (OSError, OddFileError) as error:
-            raise CheckpointError(f"{file}: missing, or not a regular file") from error
+        _verify(path, name, facts)
     return Checkpoint(path, found)
+
+
+def one_tensor(path: Path, key: str) -> Tensor:
+    """A tensor of the checkpoint at a path; only the files that hold it are read.
+
+    Args:
+        key: of the state, with slashes (`loop/learner/matrices/params`).
+
+    Raises:
+        CheckpointError: there is no checkpoint or no such tensor, or its files differ from those saved.
+    """
+    pieces = []
+    for name, facts in manifest.read(path)["files"].items():
+        if tensor_files.may_hold(name, key):
+            _verify(path, name, facts)
+            try:
+                with safe_open(path / name, "pt") as file:
+                    pieces += [file.get_tensor(key)] if key in file.keys() else []  # noqa: SIM118
+            except SafetensorError as error:
+                raise CheckpointError(f"{path / name}: {error}") from error
+    if not pieces:
+        raise CheckpointError(f"{path}: {key} is missing")
+    return torch.cat(pieces)
+
+
+def _verify(path: Path, name: str, facts: Mapping[str, Any]) -> None:
+    """Raise CheckpointError if a file of a checkpoint differs from the one saved."""
+    file = path / name
+    if not tensor_files.NAME.fullmatch(name):
+        raise CheckpointError(f"{path}: {name!r} is not a valid file name")
+    try:
+        with open(file, "rb", opener=files.opener) as stream:
+            if (size := os.fstat(stream.fileno()).st_size) != facts["bytes"]:
+                raise CheckpointError(f"{file}: {size:,} bytes, not {facts['bytes']:,}")
+            if hashlib.file_digest(stream, "sha256").hexdigest() != facts["sha256"]:
+                raise CheckpointError(f"{file}: not what was saved (SHA-256 differs)")
+    except (OSError, OddFileError) as error:
+        raise CheckpointError(f"{file}: missing, or not a regular file") from error
 
 
 def _write(

@@ -66,7 +66,7 @@ class Run:
         with closing(self.parts), exits_are_errors(), folder.locked():
             checkpoint, before = folder.checkpoint(config), folder.summary()
             deterministic = self.parts.env.deterministic
-            _set_up_process(config.threads)
+            set_up_process(config.threads)
             if checkpoint is None:
                 folder.begin()
             with folder.logged():
@@ -176,11 +176,14 @@ class Run:
 
     def _about(self) -> dict[str, Any]:
         """What a checkpoint says about the run: what its results depend on, to the last bit."""
+        spec = self.parts.context.spec
+        dtype = str(spec.obs_dtype).removeprefix("torch.")
         return {
             "config": typed.plain(self.parts.config),
             "versions": versions(),
             "device": self.parts.context.device.type,
             "form": self.parts.form,
+            "spec": typed.plain(spec) | {"obs_shape": [*spec.obs_shape], "obs_dtype": dtype},
         }
 
 
@@ -197,7 +200,7 @@ def _default_folder(parts: Parts) -> Path:
     return Path("outputs") / f"{datetime.now():%Y-%m-%d/%H-%M-%S-%f}_{names}"
 
 
-def _set_up_process(threads: int) -> None:
+def set_up_process(threads: int) -> None:
     """Settings of this process that make training faster."""
     torch.set_num_threads(threads)
     # The moments of dead units decay into denormal numbers, which CPUs handle many times slower.

@@ -5,10 +5,12 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from dqn_exp.buffers.memory import format_bytes
 from dqn_exp.config.schema import Config
@@ -86,12 +88,7 @@ def ending(summary: Mapping[str, Any], final: Evaluation, folder: str) -> Iterat
     """The results of a run, and what to do next, a fact a line."""
     scores = summary["final_returns"]
     yield f"final evaluation: {counted(final.returns.shape[1], 'greedy episode')} per seed"
-    rows = sorted(zip(scores, summary["seeds"], final.returns, strict=True), key=lambda row: row[:2])
-    if len(rows) > LISTED:
-        yield f"  the {LISTED // 2} lowest of {len(rows)} seeds:"
-        rows = rows[: LISTED // 2]
-    for score, seed, returns in sorted(rows, key=lambda row: row[1]):
-        yield f"  seed {seed:<6} {score:8.1f} +- {returns.std():.1f}, worst episode {returns.min():.1f}"
+    yield from per_seed(summary["seeds"], final.returns)
     for seed, failure in summary.get("dropped", {}).items():
         yield f"  seed {seed} stopped learning at env step {failure['step']}: {failure['reason']}"
     if "solved" in summary:
@@ -106,6 +103,16 @@ def ending(summary: Mapping[str, Any], final: Evaluation, folder: str) -> Iterat
     yield "look at the curves, or continue with a larger total_steps:"
     yield f"  tensorboard --logdir {shlex.quote(folder)}"
     yield f"  {program(f'resume={folder}')}"
+
+
+def per_seed(seeds: Sequence[int], returns: np.ndarray) -> Iterator[str]:
+    """A line for the returns [S, E] of each seed, or of the lowest of many seeds."""
+    rows = sorted(zip(returns.mean(1), seeds, returns, strict=True), key=lambda row: row[:2])
+    if len(rows) > LISTED:
+        yield f"  the {LISTED // 2} lowest of {len(rows)} seeds:"
+        rows = rows[: LISTED // 2]
+    for score, seed, own in sorted(rows, key=lambda row: row[1]):
+        yield f"  seed {seed:<6} {score:8.1f} +- {own.std():.1f}, worst episode {own.min():.1f}"
 
 
 def program(*arguments: str) -> str:

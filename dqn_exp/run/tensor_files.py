@@ -71,6 +71,11 @@ def pieces(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tenso
     yield SMALL, small
 
 
+def may_hold(name: str, key: str) -> bool:
+    """Whether the file of a name can hold a tensor, or a piece of it."""
+    return name == SMALL or name.startswith(f"{key.replace('/', '.')}.")
+
+
 def serialised(tensors: Mapping[str, Tensor]) -> list[memoryview]:
     """The parts of a file, without copying CPU tensors as the library does."""
     header, parts, end = {}, [], 0

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -23,7 +24,7 @@ from dqn_exp.run.checkpoint import Checkpoints
 from dqn_exp.run.evaluation import Evaluation, Interrupted, evaluate, interquartile_mean
 from dqn_exp.run.stopping import StopRule
 from dqn_exp.run.tracker import Tracker
-from dqn_exp.state import State
+from dqn_exp.state import State, require
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ class Trainer:
         self.seconds = 0.0  # spent on training, not on evaluation
         self._logged = 0, 0.0  # step and seconds at the last log point
         self._owes_evaluation = False  # that of the current step has been interrupted
+        # [S] mean return of each seed in the last evaluation
+        self._scores = torch.full((parts.context.n_seeds,), math.nan, dtype=torch.float64)
         self._saved: tuple[int, int] | None = None  # env steps and updates of the last checkpoint
         self._failed: set[int] = set()
 
@@ -69,6 +72,7 @@ class Trainer:
             "tracker": self.tracker.state_dict(),
             "seconds": self.seconds,
             "owes_evaluation": self._owes_evaluation,
+            "scores": self._scores,
         }
 
     def load_state_dict(self, state: State, new_episodes: bool = False) -> None:
@@ -81,13 +85,16 @@ class Trainer:
             NotDeterministicError, ValueError, KeyError: it cannot; no file has changed.
         """
         seconds, owes_evaluation = state["seconds"], state["owes_evaluation"]
+        scores = state["scores"]
         if type(seconds) is not float or not 0 <= seconds < math.inf:
             raise ValueError(f"seconds is {seconds}, must be a number >= 0")
         if type(owes_evaluation) is not bool:
             raise ValueError(f"owes_evaluation is {owes_evaluation}, must be true or false")
+        require("scores", scores, self._scores.dtype, self._scores.shape)
         self.parts.loop.load_state_dict(state["loop"], new_episodes)
         self.stop.load_state_dict(state["stop"])
         self.seconds, self._owes_evaluation = seconds, owes_evaluation
+        self._scores = scores
         self._logged = self.step, self.seconds
         self.tracker.load_state_dict(state["tracker"], self.step)
         self._checkpoints.drop_after(self.step)
@@ -218,6 +225,7 @@ class Trainer:
             return None
         values = result.scalars()
         self.tracker.scalars(self.step, values)
+        self._scores = torch.from_numpy(values["eval/return_mean"])
         greedy = spread(values["eval/return_mean"])
         recent = spread(np.array(self.tracker.recent_returns()))
         log.info("step %7d  greedy return %s  training return %s", self.step, greedy, recent)
