@@ -1,4 +1,4 @@
-"""`dqn-exp evaluate RUN`: greedy episodes of a trained run. Letters: S seeds, N envs per seed, E episodes.
+"""`dqn-exp evaluate RUN`: greedy episodes of a trained run. Letters: S seeds, E episodes.
 
 Exit codes: 0 ok, 1 the environment failed, 2 invalid arguments.
 """
