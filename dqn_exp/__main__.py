@@ -13,6 +13,12 @@ from dqn_exp.config.problems import ConfigError, shown
 COMMANDS = {
     "train": ("dqn_exp.cli.train", "train agents: a run, or with --multirun a sweep"),
     "evaluate": ("dqn_exp.cli.evaluate", "play greedy episodes of a trained run"),
+    "watch": ("dqn_exp.cli.watch", "watch a trained agent play in a window"),
+    "video": ("dqn_exp.cli.video", "film a trained agent, as .mp4 or .gif"),
+    "export": (
+        "dqn_exp.cli.export",
+        "write a trained Q-function as .onnx or .pt2",
+    ),
     "bench": ("dqn_exp.cli.bench", "measure speed, beside other libraries and a lower bound"),
 }
 

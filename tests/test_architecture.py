@@ -21,7 +21,7 @@ FLOORS = [
     {"cli"},
     {"bench", "sweeps"},
     {"__init__"},  # the public API
-    {"policy"},
+    {"policy", "film", "export"},
     {"run"},
     {"parts", "diagnostics", "notebooks"},
     {"compiled.loops", "compiled.play"},

@@ -81,7 +81,7 @@ def test_epsilon_is_the_probability_of_a_random_action(finished: Path) -> None:
     obs = np.repeat(OBS[:1], 10_000, axis=0)
     policy = dqn_exp.load_policy(finished)
     greedy = policy(obs)
-    share = float((policy(obs, epsilon=0.4) != greedy).mean())
+    share = np.mean(policy(obs, epsilon=0.4) != greedy)
     assert share == pytest.approx(0.2, abs=0.02)  # half of the random actions are the greedy one
     assert np.array_equal(policy(obs), greedy)
     again = dqn_exp.load_policy(finished)

@@ -45,14 +45,17 @@ def main() -> None:
         help="play the episodes of the run's own final evaluation again, which gives the same returns",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results into a file, too")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     found = trained.load(options.run, options.checkpoint)
     config = config_of(found, options.overrides)
-    episodes = options.episodes or config.eval.final_episodes
+    own = config.eval.final_episodes
+    episodes = own if options.episodes is None else options.episodes
     if episodes < 1:
         raise ConfigError([Problem("--episodes", "must be an integer >= 1", episodes)])
-    if options.own_streams and options.episodes not in (None, config.eval.final_episodes):
-        message = f"the run's own final evaluation has {config.eval.final_episodes}"
+    if options.json and not options.json.absolute().parent.is_dir():
+        raise ConfigError([Problem("--json", "there is no such folder", options.json.parent)])
+    if options.own_streams and episodes != own:
+        message = f"the run's own final evaluation has {own}"
         raise ConfigError([Problem("--episodes", message, episodes)])
     rows = slice(None)
     if options.seed is not None:
@@ -119,10 +122,10 @@ def _results(
 
 
 def _print(results: dict[str, Any], returns: np.ndarray) -> None:
-    kind = "its own" if results["own_streams"] else "new"
+    which = "those of the run" if results["own_streams"] else "new ones"
     print(
         f"{results['agent']} on {results['env']} at env step {results['step']:,}: "
-        f"{results['episodes']} {kind} greedy episodes per seed"
+        f"{counted(results['episodes'], 'greedy episode')} per seed, {which}"
     )
     for line in per_seed(results["seeds"], returns):
         print(line)

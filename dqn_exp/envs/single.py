@@ -26,16 +26,19 @@ DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float3
 PROBES = [1] * 64 + [50]
 
 
-def make(config: schema.Env, check: bool = False) -> gymnasium.Env:
+def make(config: schema.Env, check: bool = False, render_mode: str | None = None) -> gymnasium.Env:
     """One env that records raw returns; discrete observations become one-hot vectors of uint8.
 
     Args:
         check: whether its answers are checked, which is slow: errors and warnings say what is odd.
+        render_mode: of Gymnasium, instead of the config's.
     """
     options: dict[str, Any] = {}
     if config.max_episode_steps is not None:
         options["max_episode_steps"] = config.max_episode_steps
     options |= config.kwargs
+    if render_mode is not None:
+        options["render_mode"] = render_mode
     if not check:
         options["disable_env_checker"] = True
     env: gymnasium.Env = RecordEpisodeStatistics(gymnasium.make(config.id, **options))
