@@ -88,6 +88,7 @@ def numbers(folder: Path) -> list[dict[str, str]]:
     return metrics + rows(folder / "episodes.csv")
 
 
+@pytest.mark.slow
 def test_each_continues_the_other_with_the_same_bits(home: Path) -> None:
     program(home, "resume=python", "total_steps=400")
     from_python(home, "", "resume=program", "total_steps=400")

@@ -227,6 +227,7 @@ def test_a_time_limit_does_not_change_what_states_are_worth(make: Make) -> None:
     assert distance(learned(make, Ring, *limit, *mistake), exact) > 0.5
 
 
+@pytest.mark.slow
 def test_double_dqn_is_less_optimistic_about_what_chance_has_favoured(make: Make) -> None:
     # Little memory and few moves of the target: the two networks have seen different rewards.
     forgetful = ["buffer.capacity=80", "agent.target={tau:1,every:400}", "optim.anneal=false"]

@@ -112,7 +112,9 @@ def mine(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize(
+    "choice", [pytest.param(c, marks=[pytest.mark.slow] * (c != "both")) for c in CHOICES]
+)
 def test_parts_of_ones_own_train_from_the_command_line_and_from_python(mine: Path, choice: str) -> None:
     overrides = [*SMALL, "seeds=2", *CHOICES[choice]]
     command = ["--config-dir", "conf", "hydra.run.dir=cli", *overrides]
@@ -154,6 +156,7 @@ def test_help_shows_options_and_keys_of_ones_own(mine: Path) -> None:
     assert "net.gain=2.0" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_run_with_parts_of_ones_own_is_resumed_if_they_are_named_again(mine: Path) -> None:
     own = ["--config-dir", "conf", "hydra.run.dir=here", *SMALL, *CHOICES["both"]]
     assert train(mine, *own, PYTHONPATH=str(mine)).returncode == 0

@@ -21,9 +21,7 @@ def run(cwd: Path, arguments: list[str], redirected: str) -> subprocess.Complete
 @pytest.mark.parametrize(
     "redirected",
     [
-        "<&-",
-        ">&-",
-        "2>&-",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("<&-", ">&-", "2>&-")),
         "<&- >&- 2>&-",
         pytest.param("> /dev/full 2> /dev/full", marks=FULL),
     ],
@@ -35,6 +33,7 @@ def test_a_run_needs_no_standard_streams(tmp_path: Path, redirected: str) -> Non
     assert summary(tmp_path / "run")["status"] == "finished"
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_output_nobody_reads_ends_well(tmp_path: Path) -> None:
     swept = ["--multirun", "seed=0,1", "hydra.sweep.dir=sweep", *TINY]
     done = run(tmp_path, swept, "| head -1")
@@ -58,7 +57,13 @@ def test_help_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     assert ((tmp_path / "code").read_text().strip(), done.stderr) == ("0", "")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGINT, signal.SIGUSR1)),
+    ],
+)
 def test_a_signal_before_the_run_ends_the_program_without_a_traceback(
     tmp_path: Path, number: signal.Signals
 ) -> None:

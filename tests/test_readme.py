@@ -174,6 +174,7 @@ def test_every_command_is_a_valid_configuration(readme: str, folder: Path) -> No
     assert checked
 
 
+@pytest.mark.slow
 def test_the_commands_with_parts_of_your_own_run(folder: Path) -> None:
     shown = [command for command in commands("dqn_exp/README.md") if "plugins=" in command]
     assert len(shown) >= 4

@@ -138,7 +138,8 @@ NAMES = [
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (i % 5 > 0)) for i, name in enumerate(NAMES)]
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (i % 10 > 0)) for i, name in enumerate(NAMES)],
 )
 def test_a_folder_of_any_name_is_resumed_and_nothing_else_begins(tmp_path: Path, name: str) -> None:
     tiny_run(tmp_path / name, "total_steps=200").run()

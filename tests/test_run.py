@@ -14,7 +14,13 @@ from dqn_exp.config.problems import ConfigError
 from dqn_exp.config.schema import PARTS, Wrapper
 from dqn_exp.registry import register
 
-CHOICES = [f"{group}={option}" for group in PARTS if group != "wrapper" for option in options(group)]
+GROUPS = [group for group in PARTS if group != "wrapper"]
+CHOICES = [f"{group}={option}" for group in GROUPS for option in options(group)]
+# Every option at least once, with others.
+MIXED = [
+    " ".join(f"{group}={options(group)[i % len(options(group))]}" for group in GROUPS)
+    for i in range(max(len(options(group)) for group in GROUPS))
+]
 
 
 def run_in_float64(folder: Path, *overrides: str) -> Run:
@@ -38,11 +44,16 @@ def floats(folder: Path, seed: int) -> list[tuple[str, str, float]]:
 
 
 @pytest.mark.parametrize(
-    "choice", [*CHOICES, "env.n=3", "env.backend=native", "agent.target={tau:1,every:50}"]
+    "choice",
+    [
+        *MIXED,
+        *("env.n=3", "env.backend=native", "agent.target={tau:1,every:50}"),
+        *(pytest.param(choice, marks=pytest.mark.slow) for choice in CHOICES),
+    ],
 )
 def test_a_seed_in_lockstep_equals_its_solo_run(tmp_path: Path, choice: str) -> None:
-    together = run_in_float64(tmp_path / "together", "seed=5", "seeds=3", choice)
-    alone = run_in_float64(tmp_path / "alone", "seed=7", "seeds=1", choice)
+    together = run_in_float64(tmp_path / "together", "seed=5", "seeds=3", *choice.split())
+    alone = run_in_float64(tmp_path / "alone", "seed=7", "seeds=1", *choice.split())
     both = [run.folder.path for run in (together, alone)]
     episodes = [of_seed(folder / "episodes.csv", 7) for folder in both]
     assert episodes[0] == episodes[1]

@@ -87,7 +87,13 @@ LONG = {
 }
 
 
-@pytest.mark.parametrize("values", LONG.values(), ids=LONG)
+@pytest.mark.parametrize(
+    "values",
+    [
+        pytest.param(values, id=name, marks=[pytest.mark.slow] * (name != "letters of three bytes"))
+        for name, values in LONG.items()
+    ],
+)
 def test_a_jobs_folder_has_a_short_name_of_its_own_directly_in_that_of_the_sweep(
     tmp_path: Path, values: str
 ) -> None:
@@ -101,6 +107,7 @@ def test_a_jobs_folder_has_a_short_name_of_its_own_directly_in_that_of_the_sweep
     assert len([line for line in done.stdout.splitlines() if "  refused  " in line]) == 2
 
 
+@pytest.mark.slow
 def test_the_names_of_jobs_that_vary_in_twenty_keys_end_in_a_hash_of_all(tmp_path: Path) -> None:
     pairs = [text.split("=") for text in FIXED if "null" not in text]
     swept = [f"{key}=choice({value})" for key, value in pairs]

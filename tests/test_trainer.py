@@ -76,7 +76,7 @@ def test_values_are_discounted_backwards_along_a_chain(tmp_path: Path, agent: st
     torch.testing.assert_close(q, expected, atol=0.05, rtol=0)
 
 
-@pytest.mark.parametrize("n_step", [1, 3])
+@pytest.mark.parametrize("n_step", [pytest.param(1, marks=slow), 3])
 def test_a_truncated_episode_still_bootstraps(tmp_path: Path, n_step: int) -> None:
     # Cut off after 5 steps, but the chain has no end: Q = 1 / (1 - .9) = 10, whereas a truncation
     # taken for an end would give at most 1 + .9 + ... + .9^4 = 4.1.
@@ -102,8 +102,7 @@ def test_logs_and_evaluations_come_at_their_intervals_and_at_the_end(tmp_path: P
     ("backend", "n"),
     [
         ("gymnasium", 3),
-        ("native", 1),
-        *(pytest.param(*case, marks=slow) for case in (("gymnasium", 1), ("native", 3))),
+        *(pytest.param(*case, marks=slow) for case in (("gymnasium", 1), ("native", 1), ("native", 3))),
     ],
 )
 def test_every_episode_is_recorded_however_rare_the_logs(tmp_path: Path, backend: str, n: int) -> None:

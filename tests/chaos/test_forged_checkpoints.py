@@ -79,7 +79,7 @@ def check(run: Path, what: str) -> None:
 
 
 # Of many cases a few by default, and all of them in the slow tests.
-every = pytest.mark.parametrize("every", [100, pytest.param(1, marks=pytest.mark.slow)])
+every = pytest.mark.parametrize("every", [200, pytest.param(1, marks=pytest.mark.slow)])
 
 
 @every

@@ -1,5 +1,6 @@
 """Run folders in which any entry has been replaced: refused by a line, or resumed exactly."""
 
+import itertools
 import os
 import shutil
 import socket
@@ -126,7 +127,7 @@ def notes(path: Path) -> int:
 @pytest.mark.parametrize(
     ("entry", "kind", "mode"),
     [
-        pytest.param(*case, MODES[i % 2], marks=[pytest.mark.slow] * (i % 61 > 0))
+        pytest.param(*case, MODES[i % 2], marks=[pytest.mark.slow] * (i % 101 > 0))
         for i, case in enumerate(CASES)
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
@@ -159,11 +160,17 @@ def test_a_run_with_an_odd_entry_is_refused_or_resumed_exactly(
         assert result(run, with_rows) == result(whole / "end", with_rows)
 
 
+RESUMES = ["null", "auto"]
 OWN = ["metrics.csv", "episodes.csv", "train.log", ".hydra/config.yaml", "checkpoints/x", "seed=0/x"]
 
 
-@pytest.mark.parametrize("name", [*OWN, "summary.json", ".lock"])
-@pytest.mark.parametrize("resume", ["null", "auto"])
+@pytest.mark.parametrize(
+    ("name", "resume"),
+    [
+        pytest.param(name, resume, marks=[pytest.mark.slow] * (i % 5 > 0))
+        for i, (name, resume) in enumerate(itertools.product([*OWN, "summary.json", ".lock"], RESUMES))
+    ],
+)
 def test_a_run_does_not_begin_among_files_of_others(tmp_path: Path, name: str, resume: str) -> None:
     path = tmp_path / "run" / name
     path.parent.mkdir(parents=True)
