@@ -3,21 +3,23 @@
 Letters: A actions, H W height and width in pixels.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import gymnasium
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from dqn_exp import rng
 from dqn_exp.config import schema
 from dqn_exp.config.problems import ConfigError, Problem
 from dqn_exp.envs import single
+from dqn_exp.extras import extra
 
 PANEL = 220  # pixels of the Q-values' panel
+GIF_FPS = 25  # at most; browsers slow faster ones down
 BACKGROUND, TEXT, BAR, CHOSEN = "#16181d", "#e8e8e8", "#5b6472", "#f2a541"
 
 
@@ -43,6 +45,10 @@ class Film:
     """
 
     def __init__(self, config: schema.Env, q: Callable[[Tensor], Tensor], seed: int, render_mode: str):
+        if render_mode == "rgb_array":
+            for library in ("imageio", "PIL"):
+                extra(library, "video")
+            os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # envs draw frames without a window
         self._q, self._seed = q, seed
         self.env = single.make(config, render_mode=render_mode)
         modes = self.env.metadata.get("render_modes", [])
@@ -101,6 +107,13 @@ def drawn(film: Film, episode: int, title: str) -> Iterator[np.ndarray]:
         yield _beside(moment.frame, moment, lines, low, max(high, low + 1e-6))
 
 
+def as_gif(frames: list[np.ndarray], fps: float) -> bytes:
+    """Frames, uint8 [H, W, 3], as an animated GIF that repeats."""
+    every = max(1, round(fps / GIF_FPS))
+    options = {"duration": 1000 * every / fps, "loop": 0}
+    return extra("imageio.v3", "video").imwrite("<bytes>", frames[::every], extension=".gif", **options)
+
+
 def _frame(env: gymnasium.Env) -> np.ndarray:
     frame = env.render()
     assert isinstance(frame, np.ndarray)
@@ -109,6 +122,8 @@ def _frame(env: gymnasium.Env) -> np.ndarray:
 
 def _beside(frame: np.ndarray, moment: Moment, lines: list[str], low: float, high: float) -> np.ndarray:
     """The frame with a panel; both sizes are even, as video codecs need them."""
+    from PIL import Image, ImageDraw, ImageFont  # of an extra
+
     image = Image.fromarray(frame)
     height = max(240, image.height)
     canvas = Image.new("RGB", ((image.width + PANEL + 1) // 2 * 2, (height + 1) // 2 * 2), BACKGROUND)

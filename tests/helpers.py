@@ -152,7 +152,7 @@ def result(folder: Path, with_rows: bool = True) -> dict[str, Any]:
     text = (folder / f"checkpoints/step={step}/manifest.json").read_text()
     manifest = json.loads(text)["manifest"]
     state = manifest["state"]
-    del state["seconds"], state["tracker"]["bytes"]
+    del state["seconds"], state["wall_seconds"], state["tracker"]["bytes"]
     found = {
         "step": step,
         "tensors": {name: facts["sha256"] for name, facts in manifest["files"].items()},

@@ -24,8 +24,12 @@ def tensorboard(logdir: Path) -> Iterator[Callable[..., Any]]:
     try:
         url = next(m[0] for line in server.stderr if (m := re.search(r"http://\S+:\d+/", line)))
 
-        def ask(path: str, body: Any = None, **query: str) -> Any:
-            """Polls until the answer is not empty: the server reads its folder in the background."""
+        def ask(path: str, body: Any = None, until: Callable[[Any], bool] = bool, **query: str) -> Any:
+            """Polls until the answer is complete: the server reads its folder in the background.
+
+            Args:
+                until: whether an answer is complete; by default, whether it is not empty.
+            """
             data = None if body is None else json.dumps(body).encode()
             request = urllib.request.Request(f"{url}{path}?{urlencode(query)}", data)
             if data:
@@ -33,7 +37,7 @@ def tensorboard(logdir: Path) -> Iterator[Callable[..., Any]]:
             for _ in range(100):
                 try:
                     with urllib.request.urlopen(request) as response:
-                        if answer := json.load(response):
+                        if until(answer := json.load(response)):
                             return answer
                 except urllib.error.HTTPError as error:
                     if error.code not in (400, 404):  # what it has not read yet is not found

@@ -29,6 +29,7 @@ from dqn_exp.cli.bench import BENCHMARKS
 from dqn_exp.config import schema
 from dqn_exp.config.compose import CONF, compose
 from dqn_exp.config.typed import whole_number
+from dqn_exp.glossary import MEANINGS
 
 ROOT = PROGRAM.parent
 READMES = (
@@ -225,17 +226,19 @@ def test_the_python_snippets_run(readme: str, folder: Path, monkeypatch: pytest.
 
 def test_the_glossary_lists_the_tags_of_real_runs(tmp_path: Path) -> None:
     section = (ROOT / "dqn_exp/README.md").read_text().partition("## Metrics")[2].partition("\n## ")[0]
-    listed = set(re.findall(r"^\| `([a-z]+/\w+)` \|", section, re.M))
+    listed = dict(re.findall(r"^\| `([a-z]+/\w+)` \| (.+) \|$", section, re.M))
+    assert listed == MEANINGS
     groups = ("agent", "net", "buffer", "exploration")
     widest = max(len(options(group)) for group in groups)
     logged: set[str] = set()
     for number in range(widest):  # every option of every group once
-        chosen = [f"{g}={options(g)[number % len(options(g))]}" for g in groups]
+        chosen = [f"{g}={options(g)[number % len(options(g))]}" for g in groups] + ["optim.anneal=true"]
         tiny_run(tmp_path / str(number), *chosen).run()
         logged |= {row["tag"] for row in rows(tmp_path / str(number) / "metrics.csv")}
         events = EventAccumulator(str(tmp_path / str(number) / "seed=0")).Reload()
-        logged |= {tag for tag in events.Tags()["scalars"] if not tag.startswith("_hparams_")}
-    assert listed == logged
+        scalars = events.summary_metadata.items()
+        logged |= {tag for tag, about in scalars if about.plugin_data.plugin_name == "scalars"}
+    assert logged == listed.keys()
 
 
 def test_the_table_of_groups_lists_the_options_of_conf_and_the_defaults() -> None:

@@ -80,8 +80,10 @@ def test_a_run_ends_with_its_result_and_the_commands_that_follow(done: Done) -> 
     for seed, score in zip(found["seeds"], found["final_returns"], strict=True):
         (line,) = (line for line in done.lines if re.match(rf"  seed {seed} ", line))
         assert f" {score:.1f} +- " in line
-    *_, board, resume = done.lines
+    *_, board, report, watch, resume = done.lines
     assert board == f"  tensorboard --logdir {done.shown}"
+    assert report == f"  dqn-exp report {done.shown}"
+    assert watch == f"  dqn-exp watch {done.shown}"
     assert resume == f"  python train.py resume={done.shown}"
     again = train(done.cwd, *shlex.split(resume)[2:])
     assert again.returncode == 0

@@ -84,7 +84,10 @@ class PrioritizedBuffer(Ring):
         require("max_priority", largest, largest.dtype, largest.shape, below=LARGEST)
 
     def metrics(self, step: int, gradient_step: int) -> dict[str, Tensor]:
-        """`buffer/size` and `buffer/beta`, each [S]."""
-        beta = schedules.linear(max(0, gradient_step - 1), *self._beta_schedule)
-        sizes = super().metrics(step, gradient_step)
-        return sizes | {"buffer/beta": torch.full((len(self._max_priority),), beta)}
+        """`buffer/size` and, unless it is constant, `buffer/beta`, each [S]."""
+        metrics = super().metrics(step, gradient_step)
+        start, end, _ = self._beta_schedule
+        if start != end:
+            beta = schedules.linear(max(0, gradient_step - 1), *self._beta_schedule)
+            metrics["buffer/beta"] = torch.full((len(self._max_priority),), beta)
+        return metrics

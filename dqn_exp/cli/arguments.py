@@ -1,9 +1,7 @@
 """What the commands about trained runs have in common."""
 
 import argparse
-import importlib
 from collections.abc import Sequence
-from types import ModuleType
 
 from dqn_exp.config.compose import compose
 from dqn_exp.config.problems import ConfigError, Problem
@@ -39,20 +37,3 @@ def config_of(found: Trained, overrides: Sequence[str]) -> Config:
         message = "cannot be changed here: only env.* and plugins"
         raise ConfigError([Problem(key, message) for key in other])
     return compose(f"resume={found.checkpoint}", *overrides)
-
-
-def extra(module: str, name: str) -> ModuleType:
-    """A module of an optional library.
-
-    Args:
-        name: of the extra that installs it.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        library = module.partition(".")[0]
-        message = f'is not installed: pip install "dqn-exp[{name}]"'
-        raise ConfigError([Problem(library, message)]) from error

@@ -7,9 +7,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from dqn_exp.cli.arguments import add_run, config_of, extra
+from dqn_exp.cli.arguments import add_run, config_of
 from dqn_exp.config.problems import ConfigError, Problem
 from dqn_exp.export import DifferentError, export
+from dqn_exp.extras import extra
 from dqn_exp.policy import q_function
 from dqn_exp.run import trained
 

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import math
 import os
+import shlex
 import sys
 import warnings
 from importlib.metadata import version
@@ -23,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dqn_exp.config import compose
-from dqn_exp.config.overrides import given, literal, quoted, refused
+from dqn_exp.config.overrides import given, literal, quoted, refused, varied_keys
 from dqn_exp.config.problems import ConfigError, Problem
 from dqn_exp.config.schema import Config
 from dqn_exp.sweeps import status, worker
@@ -93,7 +94,8 @@ def job(cfg: DictConfig) -> float:
             raise ConfigError([Problem("resume", message, config.resume)])
         from dqn_exp import Run  # not above: --help does not need torch
 
-        objective = Run(_built(config), folder, progress=not in_sweep).run()
+        typed, varied = given(here), varied_keys(here) if in_sweep else None
+        objective = Run(_built(config), folder, not in_sweep, typed, varied).run()
     except ConfigError as error:
         # Hydra would print more about an exception than the lines that say what is wrong.
         if in_sweep and not _note_refusal(folder, error):
@@ -191,7 +193,8 @@ def _end(hydra: HydraConf, code: int) -> int:
     shown = sweep.relative_to(Path.cwd()) if sweep.is_relative_to(Path.cwd()) else sweep
     print(f"\n{len(found)} jobs in {shown}, best first:")
     print("\n".join(status.table(found)))
-    print(f"  tensorboard --logdir {shown}")
+    print(f"  tensorboard --logdir {shlex.quote(str(shown))}")
+    print(f"  dqn-exp report {shlex.quote(str(shown))}")
     ended = status.exit_code(found)
     # A call that was refused as a whole says so, whatever earlier ones have left, unless a job is lost.
     return code if code == 2 and ended != 1 else ended or code

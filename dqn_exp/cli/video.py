@@ -4,18 +4,18 @@ Exit codes: 0 ok, 1 the environment failed, 2 invalid arguments.
 """
 
 import argparse
-import os
 from contextlib import closing
 from pathlib import Path
 
-from dqn_exp.cli.arguments import add_run, config_of, extra
+from dqn_exp.cli.arguments import add_run, config_of
 from dqn_exp.config.problems import ConfigError, Problem
+from dqn_exp.extras import extra
+from dqn_exp.film import Film, as_gif, drawn, picked
 from dqn_exp.policy import q_function
 from dqn_exp.run import trained
 from dqn_exp.signals import exits_are_errors
 
 FORMATS = (".mp4", ".gif")
-GIF_FPS = 25  # at most; browsers slow faster ones down
 
 
 def main() -> None:
@@ -41,10 +41,6 @@ def main() -> None:
     config, index = config_of(found, options.overrides), found.index(options.seed)
     iio = extra("imageio.v3", "video")
     extra("imageio_ffmpeg", "video")
-    extra("PIL", "video")
-    from dqn_exp.film import Film, drawn, picked
-
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # envs draw without a window
 
     seed = found.seeds[index]
     q = q_function(config, found, slice(index, index + 1))
@@ -55,8 +51,7 @@ def main() -> None:
     new = options.out.with_name(f".new.{options.out.name}")
     try:
         if options.out.suffix == ".gif":
-            every = max(1, round(film.fps / GIF_FPS))
-            iio.imwrite(new, frames[::every], duration=1000 * every / film.fps, loop=0)
+            new.write_bytes(as_gif(frames, film.fps))
         else:
             iio.imwrite(new, frames, fps=film.fps, macro_block_size=2)
         new.replace(options.out)

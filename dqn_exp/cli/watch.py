@@ -11,6 +11,7 @@ from itertools import count
 
 from dqn_exp.cli.arguments import add_run, config_of
 from dqn_exp.config.problems import ConfigError, Problem
+from dqn_exp.film import Film
 from dqn_exp.policy import q_function
 from dqn_exp.run import trained
 from dqn_exp.signals import exits_are_errors
@@ -33,8 +34,6 @@ def main() -> None:
     if sys.platform == "linux" and not any(map(os.environ.get, DISPLAYS)):
         message = "there is none; make a film instead: dqn-exp video RUN --out film.mp4"
         raise ConfigError([Problem("display", message)])
-    from dqn_exp.film import Film
-
     seed = found.seeds[index]
     q = q_function(config, found, slice(index, index + 1))
     with exits_are_errors(), closing(Film(config.env, q, seed, "human")) as film:

@@ -22,7 +22,14 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 from dqn_exp import manifest, registry
 from dqn_exp.config import typed
 from dqn_exp.config.help import help_text
-from dqn_exp.config.overrides import given, problems_of, quoted, refused, unknown_keys
+from dqn_exp.config.overrides import (
+    given,
+    problems_of,
+    quoted,
+    refused,
+    unknown_keys,
+    varied_keys,
+)
 from dqn_exp.config.problems import ConfigError, Problem
 from dqn_exp.config.schema import GROUPS, Config
 
@@ -272,11 +279,9 @@ def run_name(*, _root_: DictConfig) -> str:
 def job_name(*, _root_: DictConfig) -> str:
     """`<n>_<swept overrides>` with the last words of their keys, the name of a sweep job's folder."""
     job = _root_.hydra.job
-    fixed = set(job.config.override_dirname.exclude_keys)
-    swept = (text.partition("=") for text in given(_root_.hydra))
-    parts = [
-        f"{key.rsplit('.')[-1]}={value}" for key, _, value in swept if key.lstrip("+~") not in fixed
-    ]
+    varied = varied_keys(_root_.hydra)
+    values = (text.partition("=") for text in given(_root_.hydra))
+    parts = [f"{key.rsplit('.')[-1]}={value}" for key, _, value in values if key.lstrip("+~") in varied]
     return _file_name(f"{job.num}_{','.join(parts)}" if parts else str(job.num))
 
 

@@ -49,6 +49,13 @@ def given(hydra: Any) -> list[str]:
     return OmegaConf.to_container(hydra.overrides.task, resolve=False)  # type: ignore[return-value]
 
 
+def varied_keys(hydra: Any) -> list[str]:
+    """The keys that a sweep varies; its callback has excluded the others from the names of jobs."""
+    fixed = set(hydra.job.config.override_dirname.exclude_keys)
+    keys = [text.partition("=")[0].lstrip("+~") for text in given(hydra)]
+    return [key for key in keys if key not in fixed]
+
+
 def refused(overrides: Sequence[str]) -> list[Problem]:
     """Overrides that are wrong whatever the config: given twice, or not the user's to change."""
     problems, keys = [], []

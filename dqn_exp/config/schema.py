@@ -322,6 +322,8 @@ class Eval:
 @config
 class Log:
     every: int = key("env steps between log points", COUNT)
+    histograms: bool = key("histograms of parameters and Q-values in TensorBoard, at log points")
+    video: int = key("greedy episodes to film for TensorBoard at the end of training", NATURAL)
 
 
 @config

@@ -33,7 +33,7 @@ FILES = (
     ".lock", ".lock.owner", ".summary.json", "summary.json",
     "train.log", "metrics.csv", "episodes.csv", ".hydra/config.yaml",
 )  # fmt: skip
-FOLDERS = re.compile(r"seed=\d+|checkpoints|\.hydra")
+FOLDERS = re.compile(r"seed=\d+|mean|checkpoints|\.hydra")
 MAX_SUMMARY = 64 << 20  # bytes
 
 

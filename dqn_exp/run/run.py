@@ -2,8 +2,7 @@
 
 import gc
 import logging
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from dqn_exp import manifest
 from dqn_exp.config import typed
 from dqn_exp.config.problems import ConfigError, Problem
+from dqn_exp.film import Film
 from dqn_exp.interfaces import NotDeterministicError
 from dqn_exp.manifest import CheckpointError
 from dqn_exp.parts import Parts
@@ -36,10 +36,19 @@ class Run:
         folder: where to write everything; None: the folder of the run that `resume` names, or a new one
             in `outputs/`.
         progress: show a progress bar on a terminal.
+        overrides: what was typed for this run, for TensorBoard.
+        varied: keys that TensorBoard's HPARAMS tab shows; None: those that were typed.
     """
 
-    def __init__(self, parts: Parts, folder: str | Path | None = None, progress: bool = True):
-        self.parts, self.progress = parts, progress
+    def __init__(
+        self,
+        parts: Parts,
+        folder: str | Path | None = None,
+        progress: bool = True,
+        overrides: Sequence[str] = (),
+        varied: Sequence[str] | None = None,
+    ):
+        self.parts, self.progress, self._overrides, self._varied = parts, progress, overrides, varied
         self.folder = RunFolder(Path(folder or _default_folder(parts)), parts.config.resume)
         self._objective: float | None = None
         self._used = False
@@ -67,11 +76,20 @@ class Run:
             checkpoint, before = folder.checkpoint(config), folder.summary()
             deterministic = self.parts.env.deterministic
             set_up_process(config.threads)
+            if config.log.video:  # that it cannot be filmed should not be known in the end only
+                Film(config.env, self.parts.learner.q, config.seed, "rgb_array").close()
             if checkpoint is None:
                 folder.begin()
             with folder.logged():
                 self._used = True
-                trainer = Trainer(self.parts, folder.path, self.progress, self._about())
+                trainer = Trainer(
+                    self.parts,
+                    folder.path,
+                    self.progress,
+                    self._about(),
+                    self._overrides,
+                    self._varied,
+                )
                 if checkpoint and self._unchanged(checkpoint, before):
                     self._restore(trainer.parts.loop.load_state_dict, checkpoint, "loop")
                     self._objective = float(before["objective"])
@@ -95,7 +113,6 @@ class Run:
         return self._objective
 
     def _train(self, trainer: Trainer, checkpoint: Checkpoint | None) -> float | None:
-        began = time.perf_counter()
         context, folder = self.parts.context, self.folder
         summary: dict[str, Any] = {
             "status": "running",
@@ -125,7 +142,7 @@ class Run:
             trainer.tracker.close(succeeded=None if final is None else True)
             if missing := trainer.tracker.missing_rows:
                 summary["missing_rows"] = missing  # of the CSV files: the disk was full
-            summary["wall_seconds"] = time.perf_counter() - began
+            summary["wall_seconds"] = trainer.wall_seconds
             summary["status"] = "interrupted" if final is None else "finished"
             folder.write_summary(summary)
             if final is None:

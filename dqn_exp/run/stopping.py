@@ -22,6 +22,11 @@ class StopRule:
         self.met_at: list[Episode | None] = [None] * n_seeds  # each seed's first episode to meet it
 
     @property
+    def exists(self) -> bool:
+        """Whether the run may end early."""
+        return self._episodes is not None or self._successes is not None
+
+    @property
     def met(self) -> bool:
         """Whether every seed has met the rule."""
         return None not in self.met_at

@@ -60,8 +60,7 @@ def results(trainer: Trainer, final: Evaluation, config: Config) -> dict[str, An
             int(context.seeds[i]): {"step": failure.step, "reason": str(failure)}
             for i, failure in failures.items()
         }
-    stop = config.train.stop
-    if stop.episodes is not None or stop.successes is not None:
+    if trainer.stop.exists:
         found["stop_rule_met"] = [e and e._asdict() for e in trainer.stop.met_at]
     if config.eval.solved is not None:
         found["solved"] = [bool(score >= config.eval.solved) for score in scores]
@@ -100,8 +99,11 @@ def ending(summary: Mapping[str, Any], final: Evaluation, folder: str) -> Iterat
         f"{summary['steps_per_second']:,.0f} env steps/s over all seeds, "
         f"{summary['train_seconds']:.1f} s of training"
     )
-    yield "look at the curves, or continue with a larger total_steps:"
-    yield f"  tensorboard --logdir {shlex.quote(folder)}"
+    own = shlex.quote(folder)
+    yield "see the curves, a report, or the agent; or continue with a larger total_steps:"
+    yield f"  tensorboard --logdir {own}"
+    yield f"  dqn-exp report {own}"
+    yield f"  dqn-exp watch {own}"
     yield f"  {program(f'resume={folder}')}"
 
 

@@ -7,28 +7,36 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
+from torch import Tensor
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from dqn_exp.config import typed
-from dqn_exp.diagnostics import scalars
+from dqn_exp.config.schema import GROUPS, Config
+from dqn_exp.diagnostics import histograms, scalars
+from dqn_exp.film import Film, as_gif, drawn
 from dqn_exp.interfaces import EPISODE_LOG
 from dqn_exp.parts import Parts
 from dqn_exp.run.checkpoint import Checkpoints
 from dqn_exp.run.evaluation import Evaluation, Interrupted, evaluate, interquartile_mean
 from dqn_exp.run.stopping import StopRule
+from dqn_exp.run.tensorboard import TensorBoard
 from dqn_exp.run.tracker import Tracker
 from dqn_exp.state import State, require
 
 log = logging.getLogger(__name__)
 
 Scalar = bool | int | float | str  # what the HPARAMS tab takes
+BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left, {rate_fmt}]"
 
 
 class Trainer:
@@ -38,26 +46,42 @@ class Trainer:
         folder: the run folder, which exists.
         progress: show a bar, if standard error is a terminal.
         about: what each checkpoint says about the run.
+        overrides: what was typed for this run.
+        varied: keys that the HPARAMS tab shows; None: those that were typed.
     """
 
-    def __init__(self, parts: Parts, folder: Path, progress: bool, about: Mapping[str, Any]):
+    def __init__(
+        self,
+        parts: Parts,
+        folder: Path,
+        progress: bool,
+        about: Mapping[str, Any],
+        overrides: Sequence[str] = (),
+        varied: Sequence[str] | None = None,
+    ):
         self.parts, self._progress, self._about = parts, progress, about
-        config = parts.config
-        hparams = {
-            k: v if isinstance(v, Scalar) else str(v)
-            for k, v in typed.flatten(typed.plain(config)).items()
-        }
-        self.tracker = Tracker(folder, parts.context.seeds.tolist(), hparams)
+        config, seeds = parts.config, parts.context.seeds.tolist()
+        if varied is None:
+            varied = [text.partition("=")[0].lstrip("+") for text in overrides]
+        tensorboard = TensorBoard(folder, seeds, _hparams(config, varied), _texts(config, overrides))
+        self.tracker = Tracker(folder, seeds, tensorboard)
         self.stop = StopRule(parts.context.n_seeds, config.train.stop)
         self._checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint.keep)
         self._final_rounds = config.eval.final_episodes // config.eval.episodes
         self.seconds = 0.0  # spent on training, not on evaluation
+        self._began = time.perf_counter()
+        self._wall_before = 0.0  # seconds that the run took before it was resumed
         self._logged = 0, 0.0  # step and seconds at the last log point
         self._owes_evaluation = False  # that of the current step has been interrupted
         # [S] mean return of each seed in the last evaluation
         self._scores = torch.full((parts.context.n_seeds,), math.nan, dtype=torch.float64)
         self._saved: tuple[int, int] | None = None  # env steps and updates of the last checkpoint
         self._failed: set[int] = set()
+
+    @property
+    def wall_seconds(self) -> float:
+        """Time that the run has taken, without that between a stop and its continuation."""
+        return self._wall_before + time.perf_counter() - self._began
 
     @property
     def step(self) -> int:
@@ -71,6 +95,7 @@ class Trainer:
             "stop": self.stop.state_dict(),
             "tracker": self.tracker.state_dict(),
             "seconds": self.seconds,
+            "wall_seconds": self.wall_seconds,
             "owes_evaluation": self._owes_evaluation,
             "scores": self._scores,
         }
@@ -84,17 +109,17 @@ class Trainer:
         Raises:
             NotDeterministicError, ValueError, KeyError: it cannot; no file has changed.
         """
-        seconds, owes_evaluation = state["seconds"], state["owes_evaluation"]
-        scores = state["scores"]
-        if type(seconds) is not float or not 0 <= seconds < math.inf:
-            raise ValueError(f"seconds is {seconds}, must be a number >= 0")
+        owes_evaluation, scores = state["owes_evaluation"], state["scores"]
+        for key in ("seconds", "wall_seconds"):
+            if type(state[key]) is not float or not 0 <= state[key] < math.inf:
+                raise ValueError(f"{key} is {state[key]}, must be a number >= 0")
         if type(owes_evaluation) is not bool:
             raise ValueError(f"owes_evaluation is {owes_evaluation}, must be true or false")
         require("scores", scores, self._scores.dtype, self._scores.shape)
         self.parts.loop.load_state_dict(state["loop"], new_episodes)
         self.stop.load_state_dict(state["stop"])
-        self.seconds, self._owes_evaluation = seconds, owes_evaluation
-        self._scores = scores
+        self.seconds, self._wall_before = state["seconds"], state["wall_seconds"]
+        self._owes_evaluation, self._scores = owes_evaluation, scores
         self._logged = self.step, self.seconds
         self.tracker.load_state_dict(state["tracker"], self.step)
         self._checkpoints.drop_after(self.step)
@@ -111,7 +136,13 @@ class Trainer:
         """
         self.tracker.open()
         total, loop = self.parts.context.total_steps, self.parts.loop
-        bar = tqdm(total=total, unit=" steps", disable=None if self._progress else True)
+        bar = tqdm(
+            total=total,
+            initial=self.step,
+            unit=" steps",
+            disable=None if self._progress else True,
+            bar_format=BAR.replace("{remaining}", "at most {remaining}") if self.stop.exists else BAR,
+        )
         with bar, logging_redirect_tqdm(_printing_loggers()):
             while not self._ended():
                 if self._owes_evaluation:
@@ -123,7 +154,10 @@ class Trainer:
                     self._save(required=True)
                     return None
             self._save(required=True)
-        return self._play(self._final_rounds)
+        final = self._play(self._final_rounds)
+        if final is not None and self.parts.config.log.video:
+            self._film(int(np.argmax(final.returns.mean(1))))
+        return final
 
     def _train(self) -> None:
         """Train until the next env step with something to do, and do it, unless a signal interrupts."""
@@ -208,8 +242,26 @@ class Trainer:
         speed = (self.step - step) * S / (self.seconds - seconds)
         values = scalars(self.parts.loop) | {"time/steps_per_second": np.full(S, speed)}
         self.tracker.scalars(self.step, values)
+        if self.parts.config.log.histograms:
+            self.tracker.tensorboard.histograms(self.step, histograms(self.parts.loop))
         self._logged = self.step, self.seconds
         self.seconds += time.perf_counter() - began
+
+    def _film(self, i: int) -> None:
+        """Film greedy episodes of the i-th seed for TensorBoard."""
+        config, q = self.parts.config, self.parts.learner.q
+        seed, S = int(self.parts.context.seeds[i]), self.parts.context.n_seeds
+
+        def of_seed(obs: Tensor) -> Tensor:
+            same = obs.to(self.parts.context.device).expand(S, *obs.shape[1:])
+            return q(same)[i : i + 1].cpu()
+
+        with closing(Film(config.env, of_seed, seed, "rgb_array")) as film:
+            for episode in range(config.log.video):
+                frames = list(drawn(film, episode, f"{config.agent.name}, seed {seed}"))
+                size = frames[0].shape[1], frames[0].shape[0]
+                tag = f"film/episode {episode}"
+                self.tracker.tensorboard.film(i, self.step, tag, as_gif(frames, film.fps), size)
 
     def _evaluate(self) -> None:
         """The evaluation of this env step, which is owed until it has been made."""
@@ -227,9 +279,28 @@ class Trainer:
         self.tracker.scalars(self.step, values)
         self._scores = torch.from_numpy(values["eval/return_mean"])
         greedy = spread(values["eval/return_mean"])
-        recent = spread(np.array(self.tracker.recent_returns()))
+        recent = spread(self.tracker.recent_returns())
         log.info("step %7d  greedy return %s  training return %s", self.step, greedy, recent)
         return result
+
+
+def _hparams(config: Config, keys: Sequence[str]) -> dict[str, Scalar]:
+    """The values of some keys; of a config group, the name of its option."""
+    flat = typed.flatten(typed.plain(config))
+    names = {group: f"{group}.{'id' if group == 'env' else 'name'}" for group in GROUPS}
+    chosen = {names.get(key, key) for key in keys}
+    return {
+        key: value if isinstance(value, Scalar) else str(value)
+        for key, value in flat.items()
+        if key in chosen or any(key.startswith(f"{parent}.") for parent in chosen)
+    }
+
+
+def _texts(config: Config, overrides: Sequence[str]) -> dict[str, str]:
+    """The config as Markdown, as typed and as composed."""
+    composed = yaml.safe_dump(typed.plain(config), sort_keys=False)
+    blocks = {"typed": " ".join(overrides) or "(nothing)", "composed": composed}
+    return {f"config/{tag}": indent(text, "    ") for tag, text in blocks.items()}
 
 
 def _printing_loggers() -> list[logging.Logger]:
