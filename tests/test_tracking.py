@@ -120,7 +120,7 @@ def test_the_charts_show_every_metric_once() -> None:
 
 
 def opened(folder: Path, seeds: list[int]) -> Tracker:
-    tracker = Tracker(folder, seeds, TensorBoard(folder, seeds, {}, {}))
+    tracker = Tracker(folder, seeds, [TensorBoard(folder, seeds, {}, {})])
     tracker.open()
     return tracker
 
@@ -161,7 +161,7 @@ def test_a_tracker_touches_nothing_before_it_is_opened_or_resumed(tmp_path: Path
     tracker.episodes([Episode(0, 0, 1, 55, reward_sum=1.0, length=22)])
     tracker.close(succeeded=None)
     files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    again = Tracker(tmp_path, [7], TensorBoard(tmp_path, [7], {}, {}))
+    again = Tracker(tmp_path, [7], [TensorBoard(tmp_path, [7], {}, {})])
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
     again.load_state_dict(state, 50)
     assert again.recent_returns().tolist() == [9.0]

@@ -335,6 +335,13 @@ class Checkpoint:
     )
 
 
+LOGGERS = ("tensorboard", "wandb")
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
 @config
 class Config:
     seed: int = key("first seed", NATURAL)
@@ -353,6 +360,13 @@ class Config:
         "in hydra.run.dir, or begin it"
     )
     plugins: list[str] = key("modules to import first; they may register parts")
+    logger: Any = key(
+        "where metrics go beside the CSV files: tensorboard, wandb, or a list of them",
+        (
+            lambda value: all(name in LOGGERS for name in _listed(value)),
+            "tensorboard, wandb, or a list of them",
+        ),
+    )
     env: Env = part("env", "environment")
     agent: Agent = part("agent", "learning rule")
     net: Net = part("net", "Q-network")
@@ -363,6 +377,11 @@ class Config:
     eval: Eval
     log: Log
     checkpoint: Checkpoint
+
+    @property
+    def loggers(self) -> list[str]:
+        """The names of the loggers."""
+        return _listed(self.logger)
 
     def problems(self) -> Invalid:
         total, n, capacity = self.total_steps, self.env.n, self.buffer.capacity

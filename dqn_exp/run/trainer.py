@@ -30,7 +30,8 @@ from dqn_exp.run.checkpoint import Checkpoints
 from dqn_exp.run.evaluation import Evaluation, Interrupted, evaluate, interquartile_mean
 from dqn_exp.run.stopping import StopRule
 from dqn_exp.run.tensorboard import TensorBoard
-from dqn_exp.run.tracker import Tracker
+from dqn_exp.run.tracker import Logger, Tracker
+from dqn_exp.run.wandb import Wandb
 from dqn_exp.state import State, require
 
 log = logging.getLogger(__name__)
@@ -63,8 +64,13 @@ class Trainer:
         config, seeds = parts.config, parts.context.seeds.tolist()
         if varied is None:
             varied = [text.partition("=")[0].lstrip("+") for text in overrides]
-        tensorboard = TensorBoard(folder, seeds, _hparams(config, varied), _texts(config, overrides))
-        self.tracker = Tracker(folder, seeds, tensorboard)
+        loggers: list[Logger] = []
+        if "tensorboard" in config.loggers:
+            hparams, texts = _hparams(config, varied), _texts(config, overrides)
+            loggers.append(TensorBoard(folder, seeds, hparams, texts))
+        if "wandb" in config.loggers:
+            loggers.append(Wandb(folder, seeds, typed.plain(config)))
+        self.tracker = Tracker(folder, seeds, loggers)
         self.stop = StopRule(parts.context.n_seeds, config.train.stop)
         self._checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint.keep)
         self._final_rounds = config.eval.final_episodes // config.eval.episodes
@@ -243,7 +249,8 @@ class Trainer:
         values = scalars(self.parts.loop) | {"time/steps_per_second": np.full(S, speed)}
         self.tracker.scalars(self.step, values)
         if self.parts.config.log.histograms:
-            self.tracker.tensorboard.histograms(self.step, histograms(self.parts.loop))
+            for logger in self.tracker.loggers:
+                logger.histograms(self.step, histograms(self.parts.loop))
         self._logged = self.step, self.seconds
         self.seconds += time.perf_counter() - began
 
@@ -260,8 +267,9 @@ class Trainer:
             for episode in range(config.log.video):
                 frames = list(drawn(film, episode, f"{config.agent.name}, seed {seed}"))
                 size = frames[0].shape[1], frames[0].shape[0]
-                tag = f"film/episode {episode}"
-                self.tracker.tensorboard.film(i, self.step, tag, as_gif(frames, film.fps), size)
+                tag, gif = f"film/episode {episode}", as_gif(frames, film.fps)
+                for logger in self.tracker.loggers:
+                    logger.film(i, self.step, tag, gif, size)
 
     def _evaluate(self) -> None:
         """The evaluation of this env step, which is owed until it has been made."""
