@@ -21,6 +21,7 @@ FLOORS = [
     {"cli"},
     {"bench", "sweeps"},
     {"__init__"},  # the public API
+    {"analysis"},
     {"run"},
     {"parts", "diagnostics", "notebooks"},
     {"compiled.loops", "compiled.play"},
@@ -28,7 +29,7 @@ FLOORS = [
     {"learner"},
     {"agents", "nets", "buffers", "envs", "optim", "exploration"},
     {"finite", "means", "target"},
-    {"rng", "schedules", "td"},
+    {"rng", "schedules", "statistics", "td"},
     {"interfaces"},
     {"config"},  # composition, help and reading: not what parts import
     {"config.typed"},
