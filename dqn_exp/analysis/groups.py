@@ -1,7 +1,7 @@
 """Runs in groups of equal settings, whose seeds are pooled; named by what differs between them."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -82,7 +82,7 @@ def group(runs: list[Run]) -> list[Group]:
     return found
 
 
-def differing(configs: list[Mapping[str, Any]]) -> list[str]:
+def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Keys that matter and whose values differ between configs, names of parts first."""
     keys = dict.fromkeys(key for each in configs for key in each if matters(key))
     differ = [k for k in keys if len({_text(each.get(k, ABSENT)) for each in configs}) > 1]

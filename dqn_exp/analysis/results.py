@@ -13,7 +13,6 @@ from scipy import stats
 
 from dqn_exp.analysis.groups import Group
 from dqn_exp.analysis.runs import EVALUATION, Series
-from dqn_exp.config.problems import shown
 from dqn_exp.statistics import band, confidence_interval, interquartile_mean
 
 WINDOW = 100  # training episodes whose mean is a point of the curve
@@ -70,6 +69,7 @@ def result(group: Group) -> Result:
     """The results of a group."""
     scores = np.array(list(group.final().values()))
     goal, known = target(group), len(scores) > 0
+    gap = float(np.maximum(goal - scores, 0).mean()) if known and goal is not None else None
     evaluations = group.metric(EVALUATION).values()
     first = [s.steps[s.values >= goal][:1] for s in evaluations] if goal is not None else []
     walls = [run.summary.get("wall_seconds") for run in group.runs]
@@ -80,9 +80,7 @@ def result(group: Group) -> Result:
         median=float(np.median(scores)) if known else math.nan,
         mean=float(scores.mean()) if known else math.nan,
         target=goal,
-        optimality_gap=float(np.maximum(goal - scores, 0).mean())
-        if known and goal is not None
-        else None,
+        optimality_gap=gap,
         reached=[int(step) for steps in first for step in steps],
         wall_seconds=sum(w for w in walls if isinstance(w, int | float) and 0 <= w < 1e12),
     )
@@ -107,9 +105,9 @@ def evaluation_curve(series: Mapping[int, Series]) -> Curve | None:
 
 
 def training_curve(series: Mapping[int, Series]) -> Curve | None:
-    """The curve of each seed's mean over its last 100 episodes (fewer at first), on a grid of env steps.
+    """The curve of each seed's mean over its last 100 episodes, on a grid of env steps.
 
-    It ends where the first seed ends.
+    The mean is over fewer at first. The curve ends where the first seed ends.
     """
     ends = [s.steps[-1] for s in series.values() if len(s.steps)]
     if not ends:
@@ -121,7 +119,10 @@ def training_curve(series: Mapping[int, Series]) -> Curve | None:
 
 
 def recent_mean(series: Series, grid: np.ndarray) -> np.ndarray:
-    """The mean of the last 100 values up to each step of a grid [T], fewer at first; the first has one."""
+    """The mean of the last 100 values (fewer at first) up to each step of a grid [T].
+
+    The grid begins at the first value or later.
+    """
     sums = np.concatenate([[0.0], np.cumsum(series.values)])
     end = np.searchsorted(series.steps, grid, side="right")
     begin = np.maximum(end - WINDOW, 0)
@@ -199,62 +200,3 @@ def needed(x: np.ndarray, y: np.ndarray, comparisons: int = 1) -> int | None:
         return None
     z = stats.norm.ppf(1 - LEVEL / comparisons / 2) + stats.norm.ppf(POWER)
     return math.ceil(z**2 / (6 * difference**2))
-
-
-def conclusions(groups: Sequence[Group], results: Sequence[Result]) -> list[str]:
-    """What may be said, a line each: the group of the highest IQM against each of the others."""
-    order = sorted(
-        (i for i in range(len(groups)) if len(results[i].scores)), key=lambda i: -results[i].iqm
-    )
-    if not order:
-        return ["No run has finished: there is no final evaluation to compare."]
-    compared = compare([r.scores for r in results])
-    best = order[0]
-    lines = [_alone(groups[best], results[best], highest=len(order) > 1)]
-    for other in order[1:]:
-        if (pair := compared.get((min(best, other), max(best, other)))) is None:
-            lines.append(_one_seed(groups[best], groups[other], results[best], results[other]))
-            continue
-        x, y = (best, other) if best < other else (other, best)
-        sizes = len(results[x].scores), len(results[y].scores)
-        lines.append(sentence(groups[x].name, groups[y].name, *sizes, pair))
-    return lines
-
-
-def _alone(group: Group, result: Result, highest: bool) -> str:
-    """What may be said of one group."""
-    n = len(result.scores)
-    if n == 1:
-        return f"{group.name}: {result.iqm:.1f} with one seed, which says nothing about other seeds."
-    low, high = result.interval or (result.iqm, result.iqm)
-    solved = ""
-    if result.target is not None:
-        count = int((result.scores >= result.target).sum())
-        solved = f"; {count} of {n} seeds reach {shown(f'{result.target:g}')}"
-    place = "has the highest IQM," if highest else "has an IQM of"
-    return f"{group.name} {place} {result.iqm:.1f} [{low:.1f}, {high:.1f}] over {n} seeds{solved}."
-
-
-def _one_seed(best: Group, other: Group, x: Result, y: Result) -> str:
-    alone = best if len(x.scores) == 1 else other
-    return f"{best.name} and {other.name}: one seed of {alone.name} says nothing about which is better."
-
-
-def sentence(name: str, other: str, n: int, n_other: int, pair: Comparison) -> str:
-    """What a comparison of two groups, of n and n_other seeds, allows to say."""
-    if pair.probability < 0.5:
-        return sentence(other, name, n_other, n, pair.reversed())
-    low, high = pair.interval
-    figures = f"P = {pair.probability:.2f} [{low:.2f}, {high:.2f}]"
-    if pair.told_apart:
-        p = "p < 0.001" if pair.p < 0.001 else f"p = {pair.p:.3f}"
-        meaning = f"that a seed of {name} scores higher than one of {other}"
-        return f"{name} is better than {other}: {figures} {meaning} ({n} and {n_other} seeds, {p})."
-    seeds = f"the {n} seeds of each" if n == n_other else f"{n} and {n_other} seeds"
-    text = f"{name} and {other}: {seeds} do not tell them apart, {figures}"
-    if pair.needed is None:
-        return f"{text}."
-    most = max(pair.needed, max(n, n_other) + 1)
-    digits = 10 ** max(len(str(most)) - 2, 0)
-    count = "more than 10,000" if most > 10_000 else f"about {math.ceil(most / digits) * digits:,}"
-    return f"{text}; {count} seeds of each would, if the difference is as large as it looks."

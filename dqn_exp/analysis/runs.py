@@ -78,7 +78,7 @@ class Run:
 
     @cached_property
     def episodes(self) -> dict[str, dict[int, Series]]:
-        """`return` and `length` -> seed -> value of each finished training episode, from episodes.csv."""
+        """`return` and `length` -> seed -> value of each training episode, from episodes.csv."""
         found: dict[str, dict[int, list[tuple[int, float]]]] = {
             "return": defaultdict(list),
             "length": defaultdict(list),
