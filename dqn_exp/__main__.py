@@ -12,6 +12,7 @@ from dqn_exp.config.problems import shown
 
 COMMANDS = {
     "train": ("dqn_exp.cli.train", "train agents: a run, or with --multirun a sweep"),
+    "report": ("dqn_exp.cli.report", "compare runs and sweeps: curves, tables, what may be concluded"),
     "bench": ("dqn_exp.cli.bench", "measure speed, beside other libraries and a lower bound"),
 }
 

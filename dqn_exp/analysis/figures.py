@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from dqn_exp.analysis.groups import Group
 from dqn_exp.analysis.results import Curve, Result, evaluation_curve, profile, training_curve
@@ -18,7 +19,7 @@ from dqn_exp.analysis.runs import EVALUATION, Series
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")  # Okabe & Ito
 DASHES = ("-", "--")  # of the first seven groups, and of the next
 MOST = len(COLOURS) * len(DASHES)  # groups in a figure
-MOST_BANDS = 4  # in one figure of profiles, which cross
+MOST_BANDS = 4  # of which the bands can be told apart
 INK = "#1a1b1c"  # of text and axes; a page may put its own colour in its place
 STYLE: Any = {
     "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK,
@@ -27,6 +28,7 @@ STYLE: Any = {
     "font.family": "sans-serif", "font.size": 9, "legend.frameon": False, "lines.linewidth": 1.6,
     "svg.fonttype": "none", "svg.hashsalt": "dqn-exp", "text.parse_math": False,
 }  # fmt: skip
+SIZE = 4.6, 3.1  # inches: on a phone, letters of a figure of this width can still be read
 STEPS, RETURN = "environment steps of each seed", "return per episode"
 
 
@@ -45,24 +47,24 @@ def overview(groups: Sequence[Group], results: Sequence[Result]) -> Iterator[Pic
     evaluated = [evaluation_curve(group.metric(EVALUATION)) for group in groups]
     if any(evaluated):
         caption = "Greedy evaluation during training: IQM over seeds with its 95 % bootstrap interval"
-        yield _picture("evaluation", caption, (5.2, 3.2), lambda f: _curves(f, groups, evaluated, goal))
+        yield _picture("evaluation", caption, SIZE, lambda f: _curves(f, groups, evaluated, goal))
     trained = [training_curve(group.episodes("return")) for group in groups]
     if any(trained):
         caption = (
             "Training return, mean of the last 100 episodes of each seed, with exploration: IQM over "
             "seeds with its 95 % bootstrap interval"
         )
-        yield _picture("training", caption, (5.2, 3.2), lambda f: _curves(f, groups, trained, goal))
+        yield _picture("training", caption, SIZE, lambda f: _curves(f, groups, trained, goal))
     scored = [i for i, result in enumerate(results) if len(result.scores)]
     if scored:
         caption = "Final greedy evaluation: IQM with its 95 % bootstrap interval; each dot is a seed"
-        size = 5.2, 1.1 + 0.3 * len(scored)
+        size = SIZE[0], 1.1 + 0.3 * len(scored)
         yield _picture("final", caption, size, lambda f: _final(f, groups, results, scored))
         caption = (
             "Performance profile: the share of seeds whose final return is above a value, with its "
             "95 % bootstrap interval. A curve further right and up is better"
         )
-        yield _picture("profile", caption, (5.2, 3.2), lambda f: _profiles(f, groups, results, scored))
+        yield _picture("profile", caption, SIZE, lambda f: _profiles(f, groups, results, scored))
 
 
 def diagnostics(name: str, caption: str, group: Group) -> Picture | None:
@@ -77,7 +79,7 @@ def diagnostics(name: str, caption: str, group: Group) -> Picture | None:
         return None
     alone = list(group.episodes("length").values())
     single = alone[0] if len(alone) == 1 else None
-    return _picture(name, caption, (6.4, 4.0), lambda f: _panels(f, panels, single))
+    return _picture(name, caption, (SIZE[0], 4.0), lambda f: _panels(f, panels, single))
 
 
 def _picture(
@@ -104,9 +106,10 @@ def _curves(
     figure: Figure, groups: Sequence[Group], curves: Sequence[Curve | None], goal: float | None
 ) -> None:
     axes = figure.add_subplot()
+    alpha = 0.16 if len(groups) <= MOST_BANDS else 0.07
     for i, (group, curve) in enumerate(zip(groups, curves, strict=True)):
         if curve:
-            _line(axes, curve, _look(i), label=group.name)
+            _line(axes, curve, _look(i), alpha, label=group.name)
     if goal is not None and axes.get_ylim()[1] > 0.8 * goal > 0:
         axes.axhline(goal, color=INK, linewidth=0.8, linestyle=":", zorder=1)
     axes.set(xlabel=STEPS, ylabel=RETURN)
@@ -114,12 +117,14 @@ def _curves(
     _legend(figure, axes)
 
 
-def _line(axes: Axes, curve: Curve, look: Mapping[str, str], label: str | None = None) -> None:
+def _line(
+    axes: Axes, curve: Curve, look: Mapping[str, str], alpha: float, label: str | None = None
+) -> None:
     """The line of a curve and its band; a curve of one point is a dot."""
     marker = "o" if len(curve.steps) == 1 else None
     axes.plot(curve.steps, curve.middle, marker=marker, markersize=3, label=_label(label), **look)  # type: ignore[arg-type]
     if curve.ends is not None:
-        axes.fill_between(curve.steps, *curve.ends, color=look["color"], alpha=0.15, linewidth=0)
+        axes.fill_between(curve.steps, *curve.ends, color=look["color"], alpha=alpha, linewidth=0)
 
 
 def _label(text: str | None) -> str | None:
@@ -130,7 +135,7 @@ def _label(text: str | None) -> str | None:
 def _steps_axis(axes: Axes) -> None:
     axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(lambda value, _: _short(value))
-    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5))  # type: ignore[attr-defined]
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
 
 
 def _short(value: float) -> str:
@@ -146,7 +151,9 @@ def _legend(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if len(handles) > 1:
         columns = 1 if max(map(len, labels)) > 36 else 2 if max(map(len, labels)) > 14 else 3
-        figure.legend(handles, labels, loc="outside upper left", ncols=columns, fontsize=8)
+        figure.legend(
+            handles, labels, loc="outside upper left", ncols=columns, fontsize=8, handlelength=1.6
+        )
 
 
 def _final(
@@ -195,7 +202,7 @@ def _panels(figure: Figure, panels: Mapping[str, Curve | None], alone: Series | 
             axes.text(0.5, 0.5, "no values", ha="center", transform=axes.transAxes)
             axes.set(xticks=[], yticks=[])
         else:
-            _line(axes, curve, _look(0))
+            _line(axes, curve, _look(0), alpha=0.2)
             _steps_axis(axes)
         axes.set_title(title, fontsize=9, loc="left")
     if alone is not None:
