@@ -14,7 +14,7 @@ IRRELEVANT = (
     "seed", "seeds", "resume", "device", "threads", "compile", "plugins", "log.", "checkpoint.",
     "env.timeout", "env.vectorization", "eval.every", "eval.solved",
 )  # fmt: skip
-PARTS = ("agent.name", "buffer.name", "net.name")  # what names the only group
+PARTS = ("agent.name", "buffer.name", "net.name")  # first in a name; they alone name the only group
 MOST_KEYS = 4  # in a name, if fewer tell the groups apart
 ABSENT = object()
 
@@ -83,10 +83,10 @@ def group(runs: list[Run]) -> list[Group]:
 
 
 def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Keys that matter and whose values differ between configs, names of parts first."""
+    """Keys that matter and whose values differ between configs, the parts' names first."""
     keys = dict.fromkeys(key for each in configs for key in each if matters(key))
     differ = [k for k in keys if len({_text(each.get(k, ABSENT)) for each in configs}) > 1]
-    return sorted(differ, key=lambda key: not key.endswith(".name"))
+    return sorted(differ, key=lambda key: (*(key != part for part in PARTS), not key.endswith(".name")))
 
 
 def _name(groups: list[Group]) -> None:

@@ -41,17 +41,20 @@ th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align
 th:first-child, td:first-child, .text td { text-align: left; padding-left: 0 }
 .text th { text-align: left } .text td, .text th { padding-right: 1rem; padding-left: 0 }
 td.wrap { white-space: normal; min-width: 14rem }
-.figures { display: grid; gap: 1.5rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 29rem), 1fr)) }
+.figures { display: grid; gap: 1.5rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 29rem), 1fr)) }
 figure { margin: 0 } figure svg { display: block; width: 100%; max-width: 34rem; height: auto }
 figcaption { font-size: .875rem; max-width: 34rem }
 """
-METHODS = """IQM: the interquartile mean, the mean of the middle half of the seeds. Intervals are 95 %
-percentile-bootstrap intervals over seeds (10,000 resamples; curves 2,000). P(X &gt; Y) is the probability
-that a seed of one group scores higher than one of the other, equal scores counted half (Agarwal et al. 2021).
-One group is called better only if the interval of P leaves out 1/2 and a Mann-Whitney test, corrected by Holm's
-method for all pairs of groups, has p &lt; 0.05. The number of seeds needed is Noether's (1987) for 80 % power,
-with P as estimated here and the level shared between all pairs. The optimality gap is the mean shortfall below
-the target. Steps to the target are the median over those seeds whose evaluation reached it during training."""
+METHODS = """\
+IQM: the interquartile mean, the mean of the middle half of the seeds. Intervals are 95 %
+percentile-bootstrap intervals over seeds (10,000 resamples; curves 2,000). P(X &gt; Y) is the
+probability that a seed of one group scores higher than one of the other, equal scores counted half
+(Agarwal et al. 2021). One group is called better only if the interval of P leaves out 1/2 and a
+Mann-Whitney test, corrected by Holm's method for all pairs of groups, has p &lt; 0.05. The number
+of seeds needed is Noether's (1987) for 80 % power, with P as estimated here and the level shared
+between all pairs. The optimality gap is the mean shortfall below the target. Steps to the target
+are the median over those seeds whose evaluation reached it during training."""
 
 
 def page(

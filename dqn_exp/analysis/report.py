@@ -11,7 +11,7 @@ from dqn_exp.analysis.conclusions import conclusions, ranked
 from dqn_exp.analysis.figures import Picture
 from dqn_exp.analysis.groups import Group, group
 from dqn_exp.analysis.page import MARK, page
-from dqn_exp.analysis.results import Result, compare, result
+from dqn_exp.analysis.results import compare, result
 from dqn_exp.analysis.runs import Run
 from dqn_exp.config.problems import ConfigError, Problem, shown
 
@@ -51,11 +51,8 @@ def report(runs: Sequence[Run]) -> Report:
         notes.append(f"Figures show the first {figures.MOST} of {len(groups)} groups.")
     overview = list(figures.overview(groups[: figures.MOST], results[: figures.MOST]))
     curves = list(_curves(groups))
-    counted = len(runs) - len(refused)
-    title = f"{shown(groups[0].settings['env.id'], 60)}: {len(groups)} " + (
-        "group" if len(groups) == 1 else "groups"
-    )
-    title += f", {counted} {'run' if counted == 1 else 'runs'}"
+    env = shown(groups[0].settings["env.id"], 60)
+    title = f"{env}: settings compared" if len(groups) > 1 else f"{env}: {groups[0].name}"
     html = page(
         title,
         answers,
@@ -79,12 +76,10 @@ def report(runs: Sequence[Run]) -> Report:
 def _curves(groups: Sequence[Group]) -> Iterator[Picture]:
     """The four curves of each run, or of each group if there are many."""
     if sum(len(each.runs) for each in groups) <= MOST_CURVES:
-        shown_ones = [
-            (f"{g.name}, run {r.name}", Group(g.settings, [r])) for g in groups for r in g.runs
-        ]
+        drawn = [(f"{g.name}, {r.name}", Group(g.settings, [r])) for g in groups for r in g.runs]
     else:
-        shown_ones = [(g.name, g) for g in groups[:MOST_CURVES]]
-    for number, (caption, each) in enumerate(shown_ones, 1):
+        drawn = [(g.name, g) for g in groups[:MOST_CURVES]]
+    for number, (caption, each) in enumerate(drawn, 1):
         if picture := figures.diagnostics(f"curves_{number}", caption, each):
             yield picture
 

@@ -1,10 +1,9 @@
 """`dqn-exp report`: which settings are better, with figures; on any number of runs and sweeps."""
 
-import sys
 from pathlib import Path
 
 from dqn_exp.cli.arguments import Parser, refusals
-from dqn_exp.config.problems import shown
+from dqn_exp.config.problems import ConfigError, Problem, shown
 
 DESCRIPTION = """
 Compare runs: learning curves, final returns with intervals over seeds, and what may be concluded.
@@ -26,13 +25,14 @@ def main() -> None:
     )  # fmt: skip
     with refusals():
         arguments = parser.parse_args()
+        # Not above: --help needs none of these.
         try:
-            import matplotlib as _  # not above: --help needs none of these
-        except ImportError:
-            print('report: needs matplotlib: pip install "dqn-exp[report]"', file=sys.stderr)
-            sys.exit(2)
-        from dqn_exp.analysis import folders, report, runs
-
+            from dqn_exp.analysis import folders, report, runs
+        except ImportError as error:
+            if (error.name or "").partition(".")[0] != "matplotlib":
+                raise
+            message = 'needs matplotlib: pip install "dqn-exp[report]"'
+            raise ConfigError([Problem("report", message)]) from error
         out = arguments.out or arguments.folders[0] / "report"
         found = [runs.read(folder) for folder in folders.runs_in(arguments.folders)]
         report.check(out)
