@@ -13,6 +13,7 @@ from dqn_exp.config.problems import shown
 COMMANDS = {
     "train": ("dqn_exp.cli.train", "train agents: a run, or with --multirun a sweep"),
     "report": ("dqn_exp.cli.report", "compare runs and sweeps: curves, tables, what may be concluded"),
+    "compare": ("dqn_exp.cli.compare", "show how two runs differ, and where they first do"),
     "bench": ("dqn_exp.cli.bench", "measure speed, beside other libraries and a lower bound"),
 }
 

@@ -16,7 +16,7 @@ from dqn_exp.analysis.groups import Group
 from dqn_exp.analysis.results import Curve, Result, evaluation_curve, profile, training_curve
 from dqn_exp.analysis.runs import EVALUATION, Series
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")  # Okabe & Ito
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7e7e7e")  # Okabe & Ito
 DASHES = ("-", "--")  # of the first seven groups, and of the next
 MOST = len(COLOURS) * len(DASHES)  # groups in a figure
 MOST_BANDS = 4  # of which the bands can be told apart
@@ -60,9 +60,10 @@ def overview(groups: Sequence[Group], results: Sequence[Result]) -> Iterator[Pic
         caption = "Final greedy evaluation: IQM with its 95 % bootstrap interval; each dot is a seed"
         size = SIZE[0], 1.1 + 0.3 * len(scored)
         yield _picture("final", caption, size, lambda f: _final(f, groups, results, scored))
+        banded = len(scored) <= MOST_BANDS
         caption = (
-            "Performance profile: the share of seeds whose final return is above a value, with its "
-            "95 % bootstrap interval. A curve further right and up is better"
+            "Performance profile: the share of seeds whose final return is above a value"
+            f"{', with its 95 % bootstrap interval' if banded else ''}. Further right and up is better"
         )
         yield _picture("profile", caption, SIZE, lambda f: _profiles(f, groups, results, scored))
 

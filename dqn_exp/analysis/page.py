@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from dqn_exp.analysis.figures import INK, Picture
+from dqn_exp.analysis.figures import COLOURS, INK, Picture
 from dqn_exp.analysis.groups import Group, differing
 from dqn_exp.analysis.results import Comparison
 from dqn_exp.analysis.runs import Run
@@ -20,7 +20,23 @@ HEAD = f"""<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 """
-CSS = """
+DARK = (
+    "#4ba9e9",
+    "#ff8240",
+    "#2fc99b",
+    "#e6a0c8",
+    "#f2b62e",
+    "#93d3f7",
+    "#a9a9a9",
+)  # COLOURS, brighter
+LIGHT_COLOURS = "; ".join(f"--c{i}: {colour}" for i, colour in enumerate(COLOURS))
+DARK_COLOURS = "; ".join(f"--c{i}: {colour}" for i, colour in enumerate(DARK))
+CSS = (
+    f"""
+:root {{ {LIGHT_COLOURS} }}
+@media (prefers-color-scheme: dark) {{ :root {{ {DARK_COLOURS} }} }}
+"""
+    + """\
 :root { color-scheme: light dark; --back: #fff; --text: #1a1b1c; --soft: #5c6166; --line: #d9dcdf;
   --panel: #f5f6f7 }
 @media (prefers-color-scheme: dark) { :root { --back: #15181b; --text: #e4e7ea; --soft: #a0a7ad;
@@ -38,14 +54,16 @@ table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tab
   overflow-wrap: normal }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right;
   white-space: nowrap }
+th { white-space: normal; vertical-align: bottom }
 th:first-child, td:first-child, .text td { text-align: left; padding-left: 0 }
 .text th { text-align: left } .text td, .text th { padding-right: 1rem; padding-left: 0 }
 td.wrap { white-space: normal; min-width: 14rem }
-.figures { display: grid; gap: 1.5rem;
+.figures { display: grid; gap: 1.5rem; margin-top: 1.5rem;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 29rem), 1fr)) }
 figure { margin: 0 } figure svg { display: block; width: 100%; max-width: 34rem; height: auto }
 figcaption { font-size: .875rem; max-width: 34rem }
 """
+)
 METHODS = """\
 IQM: the interquartile mean, the mean of the middle half of the seeds. Intervals are 95 %
 percentile-bootstrap intervals over seeds (10,000 resamples; curves 2,000). P(X &gt; Y) is the
@@ -111,8 +129,10 @@ def _figures(pictures: Iterable[Picture]) -> str:
 
 
 def _inline(svg: str) -> str:
-    """A figure within a page: its text has the page's colour, and its groups no names."""
+    """A figure within a page: its colours are the page's, and its groups have no names."""
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    for i, colour in enumerate(COLOURS):
+        svg = svg.replace(colour, f"var(--c{i})")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"\s*<!--.*?-->", "", svg, flags=re.DOTALL)
     return re.sub(r"\s*\n\s*", " ", re.sub(r'<g id="[^"]*"', "<g", svg))
