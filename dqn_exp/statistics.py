@@ -27,6 +27,7 @@ def band(scores: np.ndarray, n_resamples: int = 2000) -> np.ndarray:
         interquartile_mean,
         axis=0,
         vectorized=True,
+        batch=max(1, (1 << 24) // scores.size),  # 128 MB
         n_resamples=n_resamples,
         method="percentile",
         rng=np.random.default_rng(0),

@@ -196,6 +196,8 @@ def test_nothing_runs_code_from_data(path: Path) -> None:
         "from dqn_exp.cli.train import main; sys.argv = ['train.py', '--help']; main()",
         "from dqn_exp.cli.train import main; sys.argv = ['train.py', 'agent.gamma=2']; main()",
         "from dqn_exp.__main__ import main; sys.argv = ['dqn-exp']; main()",
+        "from dqn_exp.__main__ import main; sys.argv = ['dqn-exp', 'report', '--help']; main()",
+        "from dqn_exp.__main__ import main; sys.argv = ['dqn-exp', 'compare', '--help']; main()",
         "from dqn_exp.__main__ import main; sys.argv = ['dqn-exp', '--version']; main()",
     ],
 )

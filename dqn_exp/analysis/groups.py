@@ -132,7 +132,8 @@ def _needed(keys: list[str], configs: list[dict[str, Any]]) -> list[str]:
 def _short(key: str, keys: list[str]) -> str:
     """The last word of a key; the whole key where that is ambiguous."""
     word = key.rpartition(".")[2]
-    return word if [k.rpartition(".")[2] for k in keys].count(word) == 1 else shown(key, 60)
+    unique = [k.rpartition(".")[2] for k in keys].count(word) == 1
+    return shown(word if unique else key, 60)
 
 
 def _notes(each: Group) -> list[str]:

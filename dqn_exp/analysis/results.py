@@ -16,7 +16,7 @@ from dqn_exp.analysis.runs import EVALUATION, Series
 from dqn_exp.statistics import band, confidence_interval, interquartile_mean
 
 WINDOW = 100  # training episodes whose mean is a point of the curve
-POINTS = 60  # of the grid of env steps of a training curve
+POINTS = 60  # of a curve at most
 RESAMPLES = 10_000
 LEVEL = 0.05  # of an interval (two-sided), and of all comparisons of a report together
 POWER = 0.8  # with which the seeds needed would tell two groups apart
@@ -96,12 +96,13 @@ def target(group: Group) -> float | None:
 
 
 def evaluation_curve(series: Mapping[int, Series]) -> Curve | None:
-    """The curve over the env steps at which all seeds have a value; None if there are none."""
+    """The curve over at most 60 of the env steps at which all seeds have a value; None without any."""
     if not series:
         return None
     steps = sorted(set.intersection(*(set(s.steps.tolist()) for s in series.values())))
     values = [s.values[np.searchsorted(s.steps, steps, side="right") - 1] for s in series.values()]
-    return _curve(np.array(steps), np.array(values)) if steps else None
+    drawn = np.unique(np.linspace(0, len(steps) - 1, POINTS).round().astype(int)) if steps else []
+    return _curve(np.array(steps)[drawn], np.array(values)[:, drawn]) if steps else None
 
 
 def training_curve(series: Mapping[int, Series]) -> Curve | None:
