@@ -14,6 +14,7 @@ from dqn_exp.config.problems import shown
 from dqn_exp.config.typed import flatten
 from dqn_exp.statistics import confidence_interval, interquartile_mean
 
+Row = tuple[str, tuple[str, ...], str]  # of a CSV file: seed, what it is of, value
 MOST_SHOWN = 60  # characters of a value
 MOST_SEEDS = 50  # that are listed one by one
 FACTS = ("status", "step", "device", "git_revision", "resumed_from", "wall_seconds", "error")
@@ -88,7 +89,11 @@ def _conclusion(a: Run, b: Run) -> Iterator[str]:
 
 def _divergence(a: Run, b: Run) -> Iterator[str]:
     """Where each seed of two runs of the same settings first differs."""
-    episodes, metrics = (_by_seed(a, b, kind) for kind in (_episodes, _metrics))
+    # Most metrics are means since the last log point: they differ if log points do.
+    every = [shown(run.settings.get("log.every")) for run in (a, b)]
+    left_out = ("train/", "buffer/") if every[0] != every[1] else ()
+    episodes = _by_seed(_episodes(a), _episodes(b))
+    metrics = _by_seed(_metrics(a, left_out), _metrics(b, left_out))
     seeds = sorted({*episodes} | {*metrics})
     for seed in seeds[:MOST_SEEDS]:
         found = [kinds.get(seed, (0, None)) for kinds in (episodes, metrics)]
@@ -99,23 +104,23 @@ def _divergence(a: Run, b: Run) -> Iterator[str]:
         yield f"  ... and {len(seeds) - MOST_SEEDS} more seeds"
 
 
-def _episodes(run: Run) -> Iterator[tuple[str, tuple[str, ...], str]]:
+def _episodes(run: Run) -> Iterator[Row]:
     for seed, number, *values in rows(run.folder / "episodes.csv", EPISODES):
         step, total, length = values
         yield seed, ("episode", number), f"return {total}, length {length}, ends at step {step}"
 
 
-def _metrics(run: Run) -> Iterator[tuple[str, tuple[str, ...], str]]:
+def _metrics(run: Run, left_out: tuple[str, ...]) -> Iterator[Row]:
     for seed, step, tag, value in rows(run.folder / "metrics.csv", METRICS):
-        if not tag.startswith("time/"):
+        if not tag.startswith(("time/", *left_out)):
             yield seed, ("step", step, tag), value
 
 
-def _by_seed(a: Run, b: Run, read: Any) -> dict[int, tuple[int, str | None]]:
+def _by_seed(a: Iterator[Row], b: Iterator[Row]) -> dict[int, tuple[int, str | None]]:
     """Seed -> how many rows both runs have, and what differs first."""
-    theirs = {(seed, key): value for seed, key, value in read(b)}
+    theirs = {(seed, key): value for seed, key, value in b}
     found: dict[int, tuple[int, str | None]] = {}
-    for seed, key, value in read(a):
+    for seed, key, value in a:
         other = theirs.get((seed, key))
         if other is None or not (seed.isascii() and seed.isdigit() and len(seed) < 19):
             continue
