@@ -450,6 +450,12 @@ def test_text_of_run_folders_is_only_text(tmp_path: Path, call: Call) -> None:
             assert "b" not in Page(text).tags
 
 
+def test_figures_show_names_in_full(tmp_path: Path) -> None:
+    for i, lr in enumerate((0.00125, 0.0025)):
+        run_folder(tmp_path / str(i), {0: 1.0}, optim={"name": "adam", "lr": lr})
+    assert "lr=0.00125" in report(read(tmp_path)).files["figures/final.svg"].decode()
+
+
 def test_names_are_safe_in_spreadsheets_and_latex(tmp_path: Path) -> None:
     group_of = Group({"env.id": "CartPole-v1"}, [], "=1+1")
     assert as_csv([group_of], [result(group_of)]).splitlines()[1].startswith("'=1+1,0,")

@@ -93,9 +93,13 @@ def _picture(
         draw(figure)
         figure.savefig(svg, format="svg", metadata={"Date": None}, transparent=True)
         figure.savefig(png, format="png", dpi=200, facecolor="white")
-    # A tenth of a point is finer than any screen or printer shows; it halves the size.
-    text = re.sub(r"(\d+\.\d\d)\d+", r"\1", svg.getvalue())
+    text = re.sub("<[^>]*>", lambda tag: _rounded(tag[0]), svg.getvalue())
     return Picture(name, caption, text, png.getvalue())
+
+
+def _rounded(tag: str) -> str:
+    """A tag with coordinates of hundredths of a point: no screen shows more, and the file is smaller."""
+    return re.sub(r"(\d+\.\d\d)\d+", r"\1", tag)
 
 
 def _look(i: int) -> dict[str, str]:
