@@ -19,6 +19,8 @@ COMMANDS = {
         "dqn_exp.cli.export",
         "write a trained Q-function as .onnx or .pt2",
     ),
+    "report": ("dqn_exp.cli.report", "compare runs and sweeps: curves, tables, what may be concluded"),
+    "compare": ("dqn_exp.cli.compare", "show how two runs differ, and where they first do"),
     "bench": ("dqn_exp.cli.bench", "measure speed, beside other libraries and a lower bound"),
 }
 

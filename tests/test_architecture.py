@@ -21,6 +21,7 @@ FLOORS = [
     {"cli"},
     {"bench", "sweeps"},
     {"__init__"},  # the public API
+    {"analysis"},
     {"policy", "export"},
     {"run"},
     {"parts", "diagnostics", "film", "notebooks"},
@@ -29,7 +30,7 @@ FLOORS = [
     {"learner"},
     {"agents", "nets", "buffers", "envs", "optim", "exploration"},
     {"finite", "means", "target"},
-    {"rng", "schedules", "td"},
+    {"rng", "schedules", "statistics", "td"},
     {"interfaces"},
     {"config"},  # composition, help and reading: not what parts import
     {"config.typed"},
@@ -196,6 +197,8 @@ def test_nothing_runs_code_from_data(path: Path) -> None:
         "from dqn_exp.cli.train import main; sys.argv = ['train.py', '--help']; main()",
         "from dqn_exp.cli.train import main; sys.argv = ['train.py', 'agent.gamma=2']; main()",
         "from dqn_exp.__main__ import main; sys.argv = ['dqn-exp']; main()",
+        "from dqn_exp.__main__ import main; sys.argv = ['dqn-exp', 'report', '--help']; main()",
+        "from dqn_exp.__main__ import main; sys.argv = ['dqn-exp', 'compare', '--help']; main()",
         "from dqn_exp.__main__ import main; sys.argv = ['dqn-exp', '--version']; main()",
     ],
 )

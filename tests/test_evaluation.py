@@ -12,13 +12,8 @@ from torch import Tensor
 from dqn_exp import rng
 from dqn_exp.envs.gymnasium_env import GymnasiumEnv
 from dqn_exp.play import Play
-from dqn_exp.run.evaluation import (
-    EPISODES_PER_EVALUATION,
-    Evaluation,
-    confidence_interval,
-    evaluate,
-    interquartile_mean,
-)
+from dqn_exp.run.evaluation import EPISODES_PER_EVALUATION, Evaluation, evaluate
+from dqn_exp.statistics import confidence_interval, interquartile_mean
 
 SEEDS = torch.tensor([3, 8])
 N, LIMIT, GAMMA = 3, 60, 0.9

@@ -14,8 +14,8 @@ from helpers import options, sign, summary, tiny, tiny_run
 
 import dqn_exp
 from dqn_exp import manifest
-from dqn_exp.cli.evaluate import played
 from dqn_exp.config.problems import ConfigError
+from dqn_exp.policy import greedy_returns
 from dqn_exp.run import trained
 from dqn_exp.run.checkpoint import one_tensor
 
@@ -58,7 +58,9 @@ def test_every_agent_and_net_acts_and_scores_as_its_run(agent: str, net: str, tm
         assert policy.q(OBS) == pytest.approx(expected[i], rel=1e-5, abs=1e-6)
         assert np.array_equal(policy(OBS), policy.q(OBS).argmax(-1))
     config, rows = run.parts.config, slice(None)
-    again = played(trained.load(tmp_path / "run"), config, rows, config.eval.final_episodes, "eval")
+    again = greedy_returns(
+        trained.load(tmp_path / "run"), config, rows, config.eval.final_episodes, "eval"
+    )
     assert again.mean(1).tolist() == summary(tmp_path / "run")["final_returns"]
 
 
@@ -167,12 +169,12 @@ def test_a_compiled_run_evaluates_to_the_same_returns(tmp_path: Path) -> None:
     run = tiny_run(tmp_path / "run", "env.backend=native", "compile=true", "seeds=2")
     run.run()
     found, config = trained.load(tmp_path / "run"), run.parts.config
-    returns = played(found, config, slice(None), config.eval.final_episodes, "eval")
+    returns = greedy_returns(found, config, slice(None), config.eval.final_episodes, "eval")
     assert returns.mean(1).tolist() == found.scores.tolist()
 
 
 def test_one_seed_is_evaluated_as_among_others(finished: Path) -> None:
     found, config = trained.load(finished), tiny("seeds=3", "seed=5")
-    every = played(found, config, slice(None), 6, "evaluate")
-    assert np.array_equal(played(found, config, slice(1, 2), 6, "evaluate"), every[1:2])
-    assert not np.array_equal(every, played(found, config, slice(None), 6, "eval"))
+    every = greedy_returns(found, config, slice(None), 6, "evaluate")
+    assert np.array_equal(greedy_returns(found, config, slice(1, 2), 6, "evaluate"), every[1:2])
+    assert not np.array_equal(every, greedy_returns(found, config, slice(None), 6, "eval"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dqn_exp.run.evaluation import confidence_interval, interquartile_mean
+from dqn_exp.statistics import confidence_interval, interquartile_mean
 
 TAG = "eval/return_mean"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # Okabe & Ito's, told apart by everyone

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from dqn_exp.bench.timing import report
-from dqn_exp.run.evaluation import confidence_interval, interquartile_mean
+from dqn_exp.statistics import confidence_interval, interquartile_mean
 
 SOLVED = 475  # mean greedy return on CartPole-v1
 ONE_STEP = [  # a run of two env steps, to time everything but training

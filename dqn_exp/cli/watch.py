@@ -3,17 +3,13 @@
 Exit codes: 0 ok, 1 the environment failed, 2 invalid arguments, or no display.
 """
 
-import argparse
 import os
 import sys
 from contextlib import closing
 from itertools import count
 
-from dqn_exp.cli.arguments import add_run, config_of
+from dqn_exp.cli.arguments import RunParser, trained_run
 from dqn_exp.config.problems import ConfigError, Problem
-from dqn_exp.film import Film
-from dqn_exp.policy import q_function
-from dqn_exp.run import trained
 from dqn_exp.signals import exits_are_errors
 
 DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")  # variables of Linux
@@ -21,19 +17,21 @@ DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")  # variables of Lin
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
+    parser = RunParser(
         prog="dqn-exp watch",
         description="Watch a trained agent play greedily in a window. Ctrl-C ends it.",
     )
-    add_run(parser)
-    parser.add_argument("--seed", type=int, metavar="K", help="of the run (that evaluated best)")
     parser.add_argument("--episodes", type=int, metavar="N", help="to play (until Ctrl-C)")
-    options = parser.parse_intermixed_args()
-    found = trained.load(options.run, options.checkpoint)
-    config, index = config_of(found, options.overrides), found.index(options.seed)
+    options = parser.parsed()
+    found, config = trained_run(options)
+    index = found.index(options.seed)
     if sys.platform == "linux" and not any(map(os.environ.get, DISPLAYS)):
         message = "there is none; make a film instead: dqn-exp video RUN --out film.mp4"
         raise ConfigError([Problem("display", message)])
+    # Not above: --help does not need torch.
+    from dqn_exp.film import Film
+    from dqn_exp.policy import q_function
+
     seed = found.seeds[index]
     q = q_function(config, found, slice(index, index + 1))
     with exits_are_errors(), closing(Film(config.env, q, seed, "human")) as film:

@@ -1,4 +1,4 @@
-"""Greedy evaluation of all seeds on random streams of its own, and statistics over seeds.
+"""Greedy evaluation of all seeds on random streams of its own.
 
 Letters: S seeds, N envs per seed, E episodes.
 """
@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 from torch import Tensor
 
 from dqn_exp.interfaces import Env
@@ -78,23 +77,3 @@ def evaluate(
                 missing -= 1
     discounted = play.discounted_return.mean(1).cpu().numpy()
     return Evaluation(np.array(returns).reshape(len(returns), -1), initial_value, discounted)
-
-
-def interquartile_mean(scores: np.ndarray, axis: int = 0) -> np.ndarray:
-    """Mean of the middle half of scores [S]. Agarwal et al. 2021, https://arxiv.org/abs/2108.13264."""
-    return stats.trim_mean(scores, 0.25, axis=axis)
-
-
-def confidence_interval(scores: np.ndarray) -> tuple[float, float] | None:
-    """95 % percentile-bootstrap interval of the IQM of scores [S]; None for fewer than two."""
-    if len(scores) < 2:
-        return None
-    interval = stats.bootstrap(
-        (scores,),
-        interquartile_mean,
-        vectorized=True,
-        n_resamples=10_000,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return float(interval.low), float(interval.high)

@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 
 # What may differ when a run continues; of a name with a dot at its end, all keys below it.
 MAY_CHANGE = (
-    "total_steps", "log.", "eval.", "checkpoint.", "device", "compile", "resume", "logger", "env.timeout"
+    "total_steps", "log.", "eval.", "checkpoint.", "device", "compile", "resume", "logger",
+    "env.timeout",
 )  # fmt: skip
 # The entries of a run folder. Of those in the second row, a run leaves none before summary.json.
 FILES = (

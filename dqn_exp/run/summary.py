@@ -15,8 +15,9 @@ import numpy as np
 from dqn_exp.buffers.memory import format_bytes
 from dqn_exp.config.schema import Config
 from dqn_exp.parts import Parts
-from dqn_exp.run.evaluation import Evaluation, confidence_interval, interquartile_mean
+from dqn_exp.run.evaluation import Evaluation
 from dqn_exp.run.trainer import Trainer
+from dqn_exp.statistics import confidence_interval, interquartile_mean
 
 LIBRARIES = ("dqn-exp", "torch", "gymnasium", "numpy", "hydra-core", "tensorboard")
 LISTED = 10  # seeds that the end of a run lists one by one

@@ -27,12 +27,13 @@ from dqn_exp.film import Film, as_gif, drawn
 from dqn_exp.interfaces import EPISODE_LOG
 from dqn_exp.parts import Parts
 from dqn_exp.run.checkpoint import Checkpoints
-from dqn_exp.run.evaluation import Evaluation, Interrupted, evaluate, interquartile_mean
+from dqn_exp.run.evaluation import Evaluation, Interrupted, evaluate
 from dqn_exp.run.stopping import StopRule
 from dqn_exp.run.tensorboard import TensorBoard
 from dqn_exp.run.tracker import Logger, Tracker
 from dqn_exp.run.wandb import Wandb
 from dqn_exp.state import State, require
+from dqn_exp.statistics import interquartile_mean
 
 log = logging.getLogger(__name__)
 

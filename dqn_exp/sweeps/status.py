@@ -1,6 +1,5 @@
 """How the jobs of a sweep ended: a sorted table, and the exit code that follows."""
 
-import json
 import math
 import os
 import re
@@ -8,26 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dqn_exp import files
+from dqn_exp.analysis.folders import content, number
 from dqn_exp.config.problems import shown
-from dqn_exp.config.typed import LARGEST, flatten
+from dqn_exp.config.typed import flatten
 
 HEAD = ("job", "IQM", "95 % CI", "state")
 STAYS_OUT = ("resume", "hydra")
 STATES = ("finished", "interrupted", "failed", "refused")
-MOST_BYTES = {".hydra/config.yaml": 1 << 18, "summary.json": 1 << 26}  # far more than they have
 MOST_SHOWN = 60  # characters of a value
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without aliases: a few lines of them can stand for more than any memory holds."""
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not read")
-        return super().compose_node(parent, index)
 
 
 @dataclass(frozen=True)
@@ -52,13 +40,13 @@ class Job:
     @property
     def objective(self) -> float | None:
         """The IQM of the final evaluation; None if there is none."""
-        return _number(self.summary.get("objective"))
+        return number(self.summary.get("objective"))
 
     @property
     def interval(self) -> list[float] | None:
         """The 95 % confidence interval of the objective; None if there is none."""
         ends = self.summary.get("objective_ci95")
-        numbers = [_number(end) for end in ends] if isinstance(ends, list) else []
+        numbers = [number(end) for end in ends] if isinstance(ends, list) else []
         found = [end for end in numbers if end is not None]
         return found if len(numbers) == len(found) == 2 else None
 
@@ -68,27 +56,12 @@ def jobs(sweep: Path) -> list[Job]:
     if not os.path.isdir(sweep):  # unlike Path.is_dir, False for a name that cannot be
         return []
     found = [
-        Job(folder, flatten(_content(folder, ".hydra/config.yaml")), _content(folder, "summary.json"))
+        Job(folder, flatten(content(folder, ".hydra/config.yaml")), content(folder, "summary.json"))
         for folder in sweep.iterdir()
         if re.match(r"[0-9]{1,9}(_|$)", folder.name) and files.is_folder(folder)
     ]
     worst = -math.inf
     return sorted(found, key=lambda j: (-(worst if j.objective is None else j.objective), j.number))
-
-
-def _content(folder: Path, name: str) -> dict[str, Any]:
-    """What a file of a job says; nothing if it is absent, damaged or not the program's own."""
-    try:
-        text = files.read(folder / name, MOST_BYTES[name])
-        content = json.loads(text) if name.endswith("json") else yaml.load(text, _Loader)
-    except (OSError, ValueError, RecursionError, files.OddFileError, yaml.YAMLError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _number(value: Any) -> float | None:
-    number = isinstance(value, int | float) and abs(value) < LARGEST[float]
-    return float(value) if number else None
 
 
 def table(found: list[Job]) -> list[str]:

@@ -1,0 +1,1 @@
+"""What finished and unfinished runs say: read, compared, drawn, and put on a page."""
