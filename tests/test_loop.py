@@ -14,6 +14,7 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 from torch.testing import assert_close
 
+from dqn_exp.compiled.gradient import RecordedGradient
 from dqn_exp.compiled.graph import Graph
 from dqn_exp.compiled.loops import CompiledSteps, WholeLoop
 from dqn_exp.compiled.play import CompiledPlay
@@ -100,6 +101,16 @@ def compare_with_plain(make: Make, form: type[Loop], *overrides: str) -> None:
 @pytest.mark.parametrize("overrides", first_of(WHOLE))
 def test_the_whole_loop_compiled_does_what_the_plain_loop_does(make: Make, overrides: str) -> None:
     compare_with_plain(make, WholeLoop, "env.backend=native", *overrides.split())
+
+
+@pytest.mark.parametrize("env", ["env.backend=native", "env.backend=gymnasium"])
+def test_plain_updates_of_a_compiled_form_round_as_its_compiled_ones(make: Make, env: str) -> None:
+    # A resumed process makes updates before it compiles that the one before made afterwards.
+    parts = make(env, "compile=true", "train.every=8")
+    Loop.advance(parts.loop, 64)  # step by step, without compiling
+    assert parts.loop.gradient_step > 0
+    assert isinstance(parts.learner.gradient, RecordedGradient)
+    assert parts.learner.means.block == 1
 
 
 @pytest.mark.parametrize("overrides", first_of(STEPS))

@@ -29,7 +29,7 @@ class Graph:
     The function may change tensors in place that are not among its arguments.
 
     Args:
-        prepare: called before compilation; if it fails, compilation counts as failed.
+        prepare: called once, before compilation or by `prepare`; if it fails, so does compilation.
         what: what the function computes, for messages.
     """
 
@@ -45,7 +45,7 @@ class Graph:
         self._function = _with_code_of_its_own(function)
         self._graph: Callable[..., Any] | None = None  # torch.compile imports a lot: at the first call
         self._what = what
-        self._prepare = prepare
+        self._prepare, self._prepared = prepare, False
         self.failed = False
 
     def __call__(self, *args: Tensor) -> Any:
@@ -59,20 +59,35 @@ class Graph:
             if while_loop is None:
                 raise ImportError(f"torch {torch.__version__} has no while_loop for compiled code")
             patch_inductor()
-            self._prepare()
+            self.prepare()
+            if self.failed:
+                return None
             graph = torch.compile(self._function, fullgraph=True, dynamic=False, options=self._options)
             # Ctrl-C would end the C++ compiler, too, and this run would continue without its code.
             with torch.no_grad(), held_back():
                 result = graph(*args)
         except Exception as error:  # each part of the compiler has exceptions of its own
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            log.warning("cannot compile the %s, continuing without compilation: %s", self._what, reason)
-            log.debug("the compiler's error", exc_info=True)
-            self.failed = True
+            self._fail(error)
             return None
         log.info("compiled in %.1f s", time.perf_counter() - began)
         self._graph = graph
         return result
+
+    def prepare(self) -> None:
+        """Do what comes before compilation, unless it has been done or has failed."""
+        if self._prepared or self.failed:
+            return
+        try:
+            self._prepare()
+            self._prepared = True
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        log.warning("cannot compile the %s, continuing without compilation: %s", self._what, reason)
+        log.debug("the compiler's error", exc_info=True)
+        self.failed = True
 
 
 def _with_code_of_its_own(function: Callable[..., Any]) -> Callable[..., Any]:

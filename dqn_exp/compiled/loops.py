@@ -37,6 +37,16 @@ class Compiled(Loop):
     def _prepare(self) -> None:
         record(self.learner, self.buffer.sample(self.step, self.gradient_step))
 
+    def _update(self, step: Step, gradient_step: Step) -> None:
+        """One gradient step, in plain code too by the recorded gradient.
+
+        A resumed process may make it before it compiles, where the one before had compiled already:
+        the two ways to the gradient round differently.
+        """
+        if not isinstance(step, Tensor):
+            self._graph.prepare()
+        super()._update(step, gradient_step)
+
     def _run(self, graph: Graph, counts: tuple[int, ...], *args: Tensor) -> Any:
         """A graph's result; None, with nothing done, if it cannot be compiled."""
         device = self.context.device
