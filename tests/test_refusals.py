@@ -52,6 +52,10 @@ WORDS: dict[str, tuple[list[Any], list[Any]]] = {
         [[], [0.9], [0.9] * 3, [0.9, 1.0], [-0.1, 0.9], [NAN, 0.9]],
         [[0, 0.999]],
     ),
+    "tensorboard, wandb, or a list of them": (
+        ["tensorbord", None, 3, ["tensorboard", "mlflow"], {"a": 1}],
+        ["wandb", [], ["tensorboard", "wandb"]],
+    ),
     "auto, true or false": (["sometimes", "AUTO", 1, 0], ["auto", True, False]),
 }
 

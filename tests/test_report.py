@@ -35,6 +35,8 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         code = 0
         try:
             command.main()
+        except ConfigError as refusal:
+            return 2, "", f"{refusal}\n"
         except SystemExit as stop:
             code = int(stop.code or 0)
         printed = capsys.readouterr()
@@ -133,10 +135,10 @@ def test_bad_input_is_one_line(
 def test_without_matplotlib_it_says_what_to_install(tmp_path: Path) -> None:
     run_folder(tmp_path, {0: 1.0})
     code = f"import sys; sys.modules['matplotlib'] = None; sys.argv = ['x', {str(tmp_path)!r}]; "
-    code += "from dqn_exp.cli.report import main; main()"
+    code += "from dqn_exp.__main__ import main; main('report')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == 'report: needs matplotlib: pip install "dqn-exp[report]"\n'
+    assert done.stderr == 'matplotlib: is not installed: pip install "dqn-exp[report]"\n'
 
 
 def test_a_report_needs_no_torch(tmp_path: Path) -> None:

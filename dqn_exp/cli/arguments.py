@@ -43,9 +43,9 @@ class RunParser(Parser):
         def output(text: str) -> Path:
             path = Path(text)
             if path.suffix not in formats:
-                raise ConfigError([Problem("--out", f"must end in {' or '.join(formats)}", path)])
+                raise argparse.ArgumentTypeError(f"{text} must end in {' or '.join(formats)}")
             if not path.absolute().parent.is_dir():
-                raise ConfigError([Problem("--out", "there is no such folder", path.parent)])
+                raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
             return path
 
         self.add_argument("--out", type=output, required=True, metavar="FILE", help=meaning)
