@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 
 from dqn_exp.bench import runs, steps
-from dqn_exp.bench.curve import curve
 
 BENCHMARKS = {
     "tutorial": steps.tutorial,
@@ -36,10 +35,7 @@ def main() -> None:
             command.add_argument(
                 "--processes", type=int, default=2, help="processes that share the seeds"
             )
-    command = commands.add_parser("curve", help=(curve.__doc__ or "").replace("%", "%%"))
-    command.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder")
-    command.add_argument("--out", type=Path, required=True, help="file, .svg or .png")
     options = vars(parser.parse_args())
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # as runs do
-    (BENCHMARKS | {"curve": curve})[options.pop("benchmark")](**options)
+    BENCHMARKS[options.pop("benchmark")](**options)

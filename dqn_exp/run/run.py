@@ -13,6 +13,7 @@ import torch
 from dqn_exp import manifest
 from dqn_exp.config import typed
 from dqn_exp.config.problems import ConfigError, Problem
+from dqn_exp.extras import extra
 from dqn_exp.film import Film
 from dqn_exp.interfaces import NotDeterministicError
 from dqn_exp.manifest import CheckpointError
@@ -76,6 +77,8 @@ class Run:
             checkpoint, before = folder.checkpoint(config), folder.summary()
             deterministic = self.parts.env.deterministic
             set_up_process(config.threads)
+            if "wandb" in config.loggers:
+                extra("wandb", "wandb")
             if config.log.video:  # that it cannot be filmed should not be known in the end only
                 Film(config.env, self.parts.learner.q, config.seed, "rgb_array").close()
             if checkpoint is None:
