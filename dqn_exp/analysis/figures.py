@@ -91,7 +91,7 @@ def _picture(
         warnings.filterwarnings("ignore", "Glyph")  # a letter of a name that the font does not have
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)
-        figure.savefig(svg, format="svg", metadata={"Date": None}, transparent=True)
+        figure.savefig(svg, format="svg", metadata={"Date": None}, facecolor="white")
         figure.savefig(png, format="png", dpi=200, facecolor="white")
     text = re.sub("<[^>]*>", lambda tag: _rounded(tag[0]), svg.getvalue())
     return Picture(name, caption, text, png.getvalue())

@@ -131,6 +131,7 @@ def _figures(pictures: Iterable[Picture]) -> str:
 def _inline(svg: str) -> str:
     """A figure within a page: its colours are the page's, and its groups have no names."""
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    svg = svg.replace("fill: #ffffff", "fill: none")  # the page has a background of its own
     for i, colour in enumerate(COLOURS):
         svg = svg.replace(colour, f"var(--c{i})")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
