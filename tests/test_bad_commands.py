@@ -239,6 +239,7 @@ def test_a_sweep_refuses_some_of_its_jobs_and_runs_the_others(tmp_path: Path) ->
         assert any(f"refused  {name[2:]}: {lines[0][:11]}" in line for line in done.stdout.splitlines())
 
 
+@pytest.mark.slow
 def test_a_sweep_does_not_write_over_the_runs_in_its_folder(tmp_path: Path) -> None:
     arguments = ["--multirun", *TINY, "hydra.sweep.dir=here", "env.backend=native", "seed=5"]
     assert train(tmp_path, *arguments).returncode == 0

@@ -190,7 +190,10 @@ except Exception:
 """
 
 
-@pytest.mark.parametrize("then", ["os.kill(os.getpid(), signal.SIGKILL)", "sys.exit()"])
+@pytest.mark.parametrize(
+    "then",
+    ["os.kill(os.getpid(), signal.SIGKILL)", pytest.param("sys.exit()", marks=pytest.mark.slow)],
+)
 def test_processes_end_with_the_one_that_began_them(then: str) -> None:
     tests = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     command = [sys.executable, "-c", HOLDER.format(then=then)]

@@ -192,11 +192,11 @@ def test_every_rule_learns_what_greedy_actions_are_worth(make: Make, agent: str)
     assert distance(q, fixed_point(Corridor, greedy)) < TOLERANCE
 
 
-@pytest.mark.parametrize("agent", ["expected_sarsa", "sarsa"])
+@pytest.mark.parametrize("agent", ["expected_sarsa", pytest.param("sarsa", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("exploration", "policy"),
     [
-        (["exploration=constant"], epsilon_greedy(0.5)),
+        pytest.param(["exploration=constant"], epsilon_greedy(0.5), marks=pytest.mark.slow),
         (["exploration=boltzmann", "exploration.end=0.5"], boltzmann(0.5)),
     ],
     ids=["epsilon_greedy", "boltzmann"],
@@ -209,7 +209,10 @@ def test_on_policy_rules_learn_what_exploring_is_worth(
     assert distance(q, fixed_point(Corridor, greedy)) > 0.1
 
 
-@pytest.mark.parametrize(("alpha", "temperature", "clip"), [(0.9, 0.3, -0.3), (0.0, 0.3, -1.0)])
+@pytest.mark.parametrize(
+    ("alpha", "temperature", "clip"),
+    [(0.9, 0.3, -0.3), pytest.param(0.0, 0.3, -1.0, marks=pytest.mark.slow)],
+)
 def test_munchausen_dqn_learns_its_soft_fixed_point(
     make: Make, alpha: float, temperature: float, clip: float
 ) -> None:

@@ -197,6 +197,7 @@ class Power:
         return (x + 1 if self.exponent >= 0 else x - 1,)
 
 
+@pytest.mark.slow
 def test_a_process_may_compile_the_same_code_for_many_runs() -> None:
     for exponent in range(20):  # as many jobs of a sweep
         graph = Graph(Power(exponent).__call__, torch.device("cpu"), "test")
@@ -236,7 +237,9 @@ def run(folder: Path, *overrides: str, **environment: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-@pytest.mark.parametrize("backend", [pytest.param("native", marks=slow), "gymnasium"])
+@pytest.mark.parametrize(
+    "backend", [pytest.param("native", marks=slow), pytest.param("gymnasium", marks=slow)]
+)
 def test_without_a_compiler_a_run_continues_and_says_so_once(tmp_path: Path, backend: str) -> None:
     nothing = {"CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
     lines = run(tmp_path / "run", "compile=true", f"env.backend={backend}", **nothing)

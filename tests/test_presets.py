@@ -80,7 +80,13 @@ def test_each_deviation_is_said_in_a_line(
 SHRUNK = ["train.learning_starts=40", "train.batch_size=16", "buffer.capacity=240", "net.hidden=[16]"]
 
 
-@pytest.mark.parametrize("preset", options("experiment"))
+@pytest.mark.parametrize(
+    "preset",
+    [
+        pytest.param(preset, marks=[pytest.mark.slow] * preset.startswith("rainbow_no_"))
+        for preset in options("experiment")
+    ],
+)
 def test_every_preset_runs(make: Callable[..., Parts], preset: str, tmp_path: Path) -> None:
     parts = make(f"experiment={preset}", *SHRUNK, "total_steps=300")
     before = parts.learner.params.clone()

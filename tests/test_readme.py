@@ -209,6 +209,7 @@ def test_a_refused_command_prints_what_the_readme_shows(tmp_path: Path) -> None:
     assert done.stderr == block.partition("\n")[2]
 
 
+@pytest.mark.slow
 def test_the_command_that_a_job_of_a_sweep_prints_resumes_it(tmp_path: Path) -> None:
     job = tmp_path / "multirun/3_agent=ddqn,buffer=per"
     tiny_run(job).run()

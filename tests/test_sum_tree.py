@@ -11,7 +11,7 @@ CPU = torch.device("cpu")
 CAPACITIES = [10, FANOUT**2, FANOUT**2 + 1, MAX_SEARCHED, MAX_SEARCHED + 1, 1_000_000]
 
 
-@pytest.fixture(params=["eager", "compiled"], autouse=True)
+@pytest.fixture(params=["eager", pytest.param("compiled", marks=pytest.mark.slow)], autouse=True)
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
     """Run the tree as it is, or as the compiler sees it (operations are those that it would fuse)."""
     if request.param == "compiled":

@@ -44,7 +44,7 @@ def test_every_stored_transition_is_equally_likely(capacity, stored, N, S, B, st
     assert scipy.stats.chisquare(counts[:size].numpy()).pvalue > 0.001
 
 
-@pytest.mark.parametrize("position", [0, 5, 9])
+@pytest.mark.parametrize("position", [0, 9, pytest.param(5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("size", [200, 57, 13])
 def test_each_position_of_a_batch_is_uniform_over_its_share(size: int, position: int):
     B = 10

@@ -36,6 +36,7 @@ def check(folder: Path, at_least: int, at_most: int) -> int:
     return step
 
 
+@pytest.mark.slow
 def test_a_save_killed_at_any_stage_leaves_the_new_checkpoint_or_the_last(tmp_path: Path) -> None:
     kills, stage, outcomes, folder = 0, 0, set(), tmp_path / "checkpoints"
     for keeps in ("nothing", "one", "all"):  # a first save, one that prunes nothing, one that does

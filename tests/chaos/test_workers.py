@@ -35,7 +35,9 @@ def hit(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     random.choice(psutil.Process(process.pid).children(recursive=True)).send_signal(number)
 
 
-@pytest.mark.parametrize("number", DEATHS)
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)]
+)
 def test_a_process_that_is_killed_or_stopped_fails_the_run(
     tmp_path: Path, number: signal.Signals
 ) -> None:
