@@ -12,6 +12,9 @@ from helpers import TINY, rows, summary, tiny_run, train
 
 from dqn_exp.config.problems import ConfigError
 
+# pyright: reportAttributeAccessIssue=false
+# (type checkers cannot see into the generated protocol-buffer modules)
+
 BLOCK = 32768  # bytes
 
 
