@@ -58,6 +58,9 @@ def _facts(a: Run, b: Run) -> Iterator[list[str]]:
     """Rows of what the summaries say differently, versions too."""
     versions = [flatten({"versions": run.summary.get("versions")}) for run in (a, b)]
     about = [{k: run.summary[k] for k in FACTS if k in run.summary} for run in (a, b)]
+    for facts in about:
+        if isinstance(seconds := facts.get("wall_seconds"), float):
+            facts["wall_seconds"] = f"{seconds:.1f}"
     x, y = ({**facts, **own} for facts, own in zip(about, versions, strict=True))
     for key in _differ(x, y):
         yield [shown(key.removeprefix("versions."), MOST_SHOWN), *_both(x, y, key)]
