@@ -22,6 +22,7 @@ FLOORS = [
     {"bench", "sweeps"},
     {"__init__"},  # the public API
     {"analysis"},
+    {"greedy"},
     {"policy", "export"},
     {"run"},
     {"parts", "diagnostics", "film", "notebooks"},

@@ -15,7 +15,7 @@ from helpers import options, sign, summary, tiny, tiny_run
 import dqn_exp
 from dqn_exp import manifest
 from dqn_exp.config.problems import ConfigError
-from dqn_exp.policy import greedy_returns
+from dqn_exp.greedy import greedy_returns
 from dqn_exp.run import trained
 from dqn_exp.run.checkpoint import one_tensor
 

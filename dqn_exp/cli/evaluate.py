@@ -37,7 +37,7 @@ def main() -> None:
         message = f"the run's own final evaluation has {own}"
         raise ConfigError([Problem("--episodes", message, episodes)])
     # Not above: --help does not need torch.
-    from dqn_exp.policy import greedy_returns
+    from dqn_exp.greedy import greedy_returns
     from dqn_exp.run.summary import counted, per_seed
     from dqn_exp.statistics import confidence_interval, interquartile_mean
 
