@@ -24,9 +24,9 @@ class Ended(NamedTuple):
     text: str  # of both output streams
 
 
-def start(cwd: Path, *arguments: str) -> ForkServerProcess:
-    """Begin a command; what it prints is appended to `output` in its working directory."""
-    process = FORKS.Process(target=_become_program, args=(cwd, arguments))
+def start(cwd: Path, *arguments: str, out: str = "output", err: str = "output") -> ForkServerProcess:
+    """Begin a command; what it prints is appended to files in its working directory."""
+    process = FORKS.Process(target=_become_program, args=(cwd, arguments, out, err))
     process.start()
     with contextlib.suppress(ProcessLookupError):  # it has ended already
         while os.getsid(process.pid or 0) != process.pid:  # not the program yet: signals are lost
@@ -45,13 +45,12 @@ def forked(cwd: Path, *arguments: str) -> Ended:
     return Ended(code, (cwd / "output").read_text(errors="replace"))
 
 
-def _become_program(cwd: Path, arguments: tuple[str, ...]) -> None:
+def _become_program(cwd: Path, arguments: tuple[str, ...], out: str, err: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # as the program does first
     os.setsid()
     multiprocessing.set_start_method(None, force=True)  # the usual one, not that of this process
     os.chdir(cwd)
-    output = os.open("output", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
+    for stream, name in enumerate((out, err), 1):
+        os.dup2(os.open(name, os.O_CREAT | os.O_WRONLY | os.O_APPEND), stream)
     sys.argv = ["train.py", *arguments]
     main("train")
