@@ -24,9 +24,11 @@ class Ended(NamedTuple):
     text: str  # of both output streams
 
 
-def start(cwd: Path, *arguments: str, out: str = "output", err: str = "output") -> ForkServerProcess:
+def start(
+    cwd: Path, *arguments: str, out: str = "output", err: str = "output", **environment: str
+) -> ForkServerProcess:
     """Begin a command; what it prints is appended to files in its working directory."""
-    process = FORKS.Process(target=_become_program, args=(cwd, arguments, out, err))
+    process = FORKS.Process(target=_become_program, args=(cwd, arguments, out, err, environment))
     process.start()
     with contextlib.suppress(ProcessLookupError):  # it has ended already
         while os.getsid(process.pid or 0) != process.pid:  # not the program yet: signals are lost
@@ -45,12 +47,17 @@ def forked(cwd: Path, *arguments: str) -> Ended:
     return Ended(code, (cwd / "output").read_text(errors="replace"))
 
 
-def _become_program(cwd: Path, arguments: tuple[str, ...], out: str, err: str) -> None:
+def _become_program(
+    cwd: Path, arguments: tuple[str, ...], out: str, err: str, environment: dict[str, str]
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # as the program does first
     os.setsid()
     multiprocessing.set_start_method(None, force=True)  # the usual one, not that of this process
     os.chdir(cwd)
     for stream, name in enumerate((out, err), 1):
         os.dup2(os.open(name, os.O_CREAT | os.O_WRONLY | os.O_APPEND), stream)
+    os.environ.update(environment)
+    sys.path[1:1] = environment.get("PYTHONPATH", "").split(os.pathsep)
+    sys.dont_write_bytecode = "PYTHONDONTWRITEBYTECODE" in environment
     sys.argv = ["train.py", *arguments]
     main("train")

@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import functools
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -114,16 +113,10 @@ def context(
 
 
 def train(cwd: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the program to its end, forked from a warm process.
-
-    With more variables in its environment, it is started in a process of its own, as a user would.
-    """
-    if environment:
-        env = {**os.environ, **environment}
-        return subprocess.run(command(*arguments), cwd=cwd, env=env, capture_output=True, text=True)
+    """Run the program to its end, with more variables in its environment."""
     with tempfile.TemporaryDirectory() as folder:
         out, err = (Path(folder) / name for name in ("out", "err"))
-        process = start(cwd, *arguments, out=str(out), err=str(err))
+        process = start(cwd, *arguments, out=str(out), err=str(err), **environment)
         process.join()
         code = process.exitcode or 0
         return subprocess.CompletedProcess(arguments, code, out.read_text(), err.read_text())

@@ -229,7 +229,7 @@ slow = pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "mode"),
     [
-        *((overrides, "false") for overrides in SOME),
+        *(pytest.param(o, "false", marks=[slow] * (i % 3 > 0)) for i, o in enumerate(SOME)),
         *(pytest.param(o, "false", marks=slow) for o in ALL),
         *(pytest.param(o, "true", marks=slow) for o in SOME),
     ],

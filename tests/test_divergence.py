@@ -142,7 +142,7 @@ SICKNESSES: dict[str, Callable[[Loss, Tensor], Loss]] = {  # given where the mar
 }
 
 
-@pytest.fixture(params=SICKNESSES)
+@pytest.fixture(params=[pytest.param(s, marks=[slow] * (i % 2)) for i, s in enumerate(SICKNESSES)])
 def sickness(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a learning rule that chokes on marked rewards, registered for a test."""
 

@@ -186,7 +186,14 @@ def distance(q: Tensor, expected: np.ndarray) -> float:
     return (q - torch.tensor(expected)).abs().max().item()
 
 
-@pytest.mark.parametrize("agent", [name for name in options("agent") if name != "munchausen"])
+@pytest.mark.parametrize(
+    "agent",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in ("ddqn", "iqn")))
+        for name in options("agent")
+        if name != "munchausen"
+    ],
+)
 def test_every_rule_learns_what_greedy_actions_are_worth(make: Make, agent: str) -> None:
     q = learned(make, Corridor, f"agent={agent}", *SMALL.get(agent, []), *THEN_GREEDY)
     assert distance(q, fixed_point(Corridor, greedy)) < TOLERANCE

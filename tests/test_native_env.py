@@ -15,6 +15,9 @@ from dqn_exp.envs.native_env import SYSTEMS, NativeEnv
 from dqn_exp.interfaces import Episode
 
 every_system = pytest.mark.parametrize("id", SYSTEMS)
+half_of_systems = pytest.mark.parametrize(
+    "id", [pytest.param(s, marks=[pytest.mark.slow] * (i % 2)) for i, s in enumerate(SYSTEMS)]
+)
 E = 30  # episodes side by side; their first half acts at random, the other half well
 
 
@@ -55,7 +58,7 @@ def drifts_apart(id: str, step: int) -> bool:
     return id == "Acrobot-v1" and step % 50 == 0
 
 
-@every_system
+@half_of_systems
 def test_the_physics_are_gymnasiums_step_for_step(id: str) -> None:
     numbers = np.random.default_rng(0)
     system, limit = SYSTEMS[id][0](), SYSTEMS[id][1]
@@ -81,7 +84,7 @@ def test_the_physics_are_gymnasiums_step_for_step(id: str) -> None:
     assert terminations > 5
 
 
-@every_system
+@half_of_systems
 def test_an_env_is_gymnasiums_with_its_time_limit(id: str) -> None:
     numbers = np.random.default_rng(1)
     native, envs = build(3, id=id, n=E), gymnasium_envs(id)

@@ -10,7 +10,6 @@ KEYS = [
     ("agent.target.tua=1", "agent.target.tau"),
     ("optim.clip.knd=norm", "optim.clip.kind"),
     ("checkpoint.evry=9", "checkpoint.every"),
-    ("~agent.gama", "agent.gamma"),
     ("sedes=1", "seeds"),
     ("agnt=dqn", "agent"),
     ("gamma=0.9", "agent.gamma"),
@@ -44,12 +43,14 @@ def refused(*overrides: str) -> list[str]:
     return [str(problem) for problem in caught.value.problems]
 
 
-@pytest.mark.parametrize(("override", "meant"), KEYS)
-def test_an_unknown_key_is_refused_with_the_keys_that_were_probably_meant(
-    override: str, meant: str
-) -> None:
-    key = override.strip("~").partition("=")[0]
-    assert refused(override) == [f"{key}: unknown key - did you mean {meant}?"]
+def test_unknown_keys_are_refused_with_the_keys_that_were_probably_meant() -> None:
+    keys = [(override.partition("=")[0], meant) for override, meant in KEYS]
+    lines = [f"{key}: unknown key - did you mean {meant}?" for key, meant in keys]
+    assert refused(*(override for override, _ in KEYS)) == lines
+
+
+def test_an_unknown_key_is_not_deleted() -> None:
+    assert refused("~agent.gama") == ["agent.gama: unknown key - did you mean agent.gamma?"]
 
 
 @pytest.mark.parametrize("override", ["zzz=1", "agent.zzz=1"])
@@ -58,11 +59,13 @@ def test_a_key_like_no_other_is_refused_with_where_to_look(override: str) -> Non
     assert refused(override) == [f"{key}: unknown key; --help lists all keys"]
 
 
-@pytest.mark.parametrize(("override", "meant"), ADDED)
-def test_a_key_that_is_added_must_be_one_of_its_group(override: str, meant: str) -> None:
-    key = override.strip("+").partition("=")[0]
-    (line,) = refused(override)
-    assert line.startswith(f"{key}: unknown key - did you mean {meant!r}? (one of: ")
+def test_a_key_that_is_added_must_be_one_of_its_group() -> None:
+    lines = refused(*(override for override, _ in ADDED))
+    assert len(lines) == len(ADDED)
+    for override, meant in ADDED:
+        key = override.strip("+").partition("=")[0]
+        start = f"{key}: unknown key - did you mean {meant!r}? (one of: "
+        assert sum(line.startswith(start) for line in lines) == 1
 
 
 def test_an_unknown_option_is_refused_with_the_nearest_and_all_others() -> None:
@@ -75,18 +78,21 @@ def test_an_unknown_option_is_refused_with_the_nearest_and_all_others() -> None:
     assert str(caught.value) == f"optim=zzz: unknown option {expected}"
 
 
-@pytest.mark.parametrize(("override", "meant"), OPTIONS)
-def test_the_nearest_option_is_named(override: str, meant: str) -> None:
+def test_the_nearest_option_is_named() -> None:
     with pytest.raises(ConfigError) as caught:
-        compose(override)
-    assert str(caught.value).startswith(f"{override}: unknown option - did you mean {meant!r}? (one of")
+        compose(*(override for override, _ in OPTIONS))
+    for line, (override, meant) in zip(map(str, caught.value.problems), OPTIONS, strict=True):
+        assert line.startswith(f"{override}: unknown option - did you mean {meant!r}? (one of")
 
 
-@pytest.mark.parametrize(("override", "kind", "meant"), PARTS)
-def test_an_unknown_part_is_refused_with_the_nearest(override: str, kind: str, meant: str) -> None:
+def test_an_unknown_part_is_refused_with_the_nearest() -> None:
     with pytest.raises(ConfigError) as caught:
-        compose(override)
-    assert str(caught.value).startswith(f"{override}: unknown {kind} - did you mean {meant!r}? (one of")
+        compose(*(override for override, *_ in PARTS))
+    lines = [str(problem) for problem in caught.value.problems]
+    assert len(lines) == len(PARTS)
+    for override, kind, meant in PARTS:
+        start = f"{override}: unknown {kind} - did you mean {meant!r}? (one of"
+        assert sum(line.startswith(start) for line in lines) == 1
 
 
 def test_deleting_a_group_does_not_hide_other_problems() -> None:

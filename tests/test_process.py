@@ -23,7 +23,7 @@ def run(cwd: Path, arguments: list[str], redirected: str) -> subprocess.Complete
     [
         *(pytest.param(one, marks=pytest.mark.slow) for one in ("<&-", ">&-", "2>&-")),
         "<&- >&- 2>&-",
-        pytest.param("> /dev/full 2> /dev/full", marks=FULL),
+        pytest.param("> /dev/full 2> /dev/full", marks=[FULL, pytest.mark.slow]),
     ],
 )
 def test_a_run_needs_no_standard_streams(tmp_path: Path, redirected: str) -> None:

@@ -122,7 +122,7 @@ def many(examples: int) -> settings:
 
 
 @given(configs())
-@many(10)
+@many(6)
 def test_a_config_is_refused_or_works(config: tuple[list[str], list[str]]) -> None:
     check(*config)
 

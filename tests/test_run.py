@@ -46,7 +46,7 @@ def floats(folder: Path, seed: int) -> list[tuple[str, str, float]]:
 @pytest.mark.parametrize(
     "choice",
     [
-        *MIXED,
+        *(pytest.param(m, marks=[pytest.mark.slow] * (i % 4 > 0)) for i, m in enumerate(MIXED)),
         *("env.n=3", "env.backend=native", "agent.target={tau:1,every:50}"),
         *(pytest.param(choice, marks=pytest.mark.slow) for choice in CHOICES),
     ],

@@ -78,8 +78,9 @@ def check(run: Path, what: str) -> None:
         assert entries(run) == before, what
 
 
-# Of many cases a few by default, and all of them in the slow tests.
-every = pytest.mark.parametrize("every", [200, pytest.param(1, marks=pytest.mark.slow)])
+every = pytest.mark.parametrize(
+    "every", [pytest.param(500, id="some"), pytest.param(1, marks=pytest.mark.slow, id="all")]
+)
 
 
 @every

@@ -49,6 +49,7 @@ def test_a_process_that_is_killed_or_stopped_fails_the_run(
         assert DEATHS[number] in wait_until_failed(process, folder)
 
 
+@pytest.mark.slow
 def test_an_env_that_ends_its_process_fails_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
