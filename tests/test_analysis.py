@@ -219,7 +219,8 @@ def concluded(tmp_path: Path, x: list[float], y: list[float]) -> list[str]:
     run_folder(tmp_path / "0", dict(enumerate(x)))
     run_folder(tmp_path / "1", dict(enumerate(y)), buffer=PER)
     groups = group(read(tmp_path))
-    return conclusions(groups, [result(each) for each in groups])
+    results = [result(each) for each in groups]
+    return conclusions(groups, results, compare([r.scores for r in results]))
 
 
 def test_a_clear_difference_is_a_conclusion(tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
 """What the results of groups allow to say, in plain sentences."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dqn_exp.analysis.groups import Group
-from dqn_exp.analysis.results import Comparison, Result, compare
+from dqn_exp.analysis.results import Comparison, Result
 
 
 def ranked(results: Sequence[Result]) -> list[int]:
@@ -13,14 +13,19 @@ def ranked(results: Sequence[Result]) -> list[int]:
     return sorted(scored, key=lambda i: -results[i].iqm)
 
 
-def conclusions(groups: Sequence[Group], results: Sequence[Result]) -> list[str]:
-    """What may be said, a line each: the group of the highest IQM against each of the others."""
-    order = sorted(
-        (i for i in range(len(groups)) if len(results[i].scores)), key=lambda i: -results[i].iqm
-    )
+def conclusions(
+    groups: Sequence[Group],
+    results: Sequence[Result],
+    compared: Mapping[tuple[int, int], Comparison],
+) -> list[str]:
+    """What may be said, a line each: the group of the highest IQM against each of the others.
+
+    Args:
+        compared: what `compare` says of the groups' scores.
+    """
+    order = ranked(results)
     if not order:
         return ["No run has finished: there is no final evaluation to compare."]
-    compared = compare([r.scores for r in results])
     best = order[0]
     lines = [_alone(groups[best], results[best], highest=len(order) > 1)]
     for other in order[1:]:

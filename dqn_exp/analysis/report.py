@@ -42,7 +42,8 @@ def report(runs: Sequence[Run]) -> Report:
     order = ranked(results)
     order += [i for i in range(len(groups)) if i not in order]
     groups, results = [groups[i] for i in order], [results[i] for i in order]
-    answers, rows = conclusions(groups, results), tables.cells(groups, results)
+    compared = compare([r.scores for r in results])
+    answers, rows = conclusions(groups, results, compared), tables.cells(groups, results)
     notes = [note for each in groups for note in each.notes]
     if refused := [run for run in runs if not any(run in each.runs for each in groups)]:
         names = ", ".join(f"{run.name} ({run.state})" for run in refused[:5])
@@ -53,17 +54,7 @@ def report(runs: Sequence[Run]) -> Report:
     curves = list(_curves(groups))
     env = shown(groups[0].settings["env.id"], 60)
     title = f"{env}: settings compared" if len(groups) > 1 else f"{env}: {groups[0].name}"
-    html = page(
-        title,
-        answers,
-        rows,
-        groups,
-        compare([r.scores for r in results]),
-        overview,
-        curves,
-        runs,
-        notes,
-    )
+    html = page(title, answers, rows, groups, compared, overview, curves, runs, notes)
     found = {PAGE: html.encode()}
     for picture in (*overview, *curves):
         found[f"figures/{picture.name}.svg"] = picture.svg.encode()

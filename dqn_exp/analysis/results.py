@@ -168,11 +168,16 @@ def improvement(x: np.ndarray, y: np.ndarray) -> tuple[float, tuple[float, float
 
     Agarwal et al. 2021. Seeds of both are resampled independently.
     """
-    wins = (x[:, None] > y) + 0.5 * (x[:, None] == y)
+    wins = _wins(x, y)
     counts_x, counts_y = _resampled(len(x), seed=0), _resampled(len(y), seed=1)
     means = ((counts_x @ wins) * counts_y).sum(1) / wins.size
     low, high = np.percentile(means, [2.5, 97.5])
     return float(wins.mean()), (float(low), float(high))
+
+
+def _wins(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """1 where a score of x [S] is above one of y [S'], 1/2 where they are equal: [S, S']."""
+    return (x[:, None] > y) + 0.5 * (x[:, None] == y)
 
 
 def _resampled(n: int, seed: int) -> np.ndarray:
@@ -196,7 +201,7 @@ def needed(x: np.ndarray, y: np.ndarray, comparisons: int = 1) -> int | None:
     (z(1 - alpha / 2) + z(power))^2 / (6 (P - 1/2)^2), with alpha shared between the comparisons.
     P is taken from the seeds at hand, so it is as uncertain as they are.
     """
-    difference = improvement(x, y)[0] - 0.5
+    difference = float(_wins(x, y).mean()) - 0.5
     if not difference:
         return None
     z = stats.norm.ppf(1 - LEVEL / comparisons / 2) + stats.norm.ppf(POWER)

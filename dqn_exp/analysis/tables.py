@@ -29,16 +29,21 @@ def values(group: Group, result: Result) -> list[Any]:
     return [
         group.name,
         len(result.scores),
-        *(None if math.isnan(v) else v for v in (result.iqm,)),
+        _known(result.iqm),
         low,
         high,
-        *(None if math.isnan(v) else v for v in (result.median, result.mean)),
+        _known(result.median),
+        _known(result.mean),
         result.target,
         result.optimality_gap,
         len(result.reached) if known else None,
         float(np.median(result.reached)) if result.reached else None,
         result.wall_seconds,
     ]
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def as_csv(groups: Sequence[Group], results: Sequence[Result]) -> str:
