@@ -72,14 +72,13 @@ class Wandb:
         """Record tag -> value of each seed [S] at an env step, and their mean."""
         found = {tag: float(v.mean()) for tag, v in values.items()}
         if len(self._seeds) > 1:
-            for i, seed in enumerate(self._seeds):
-                found |= {f"seed={seed}/{tag}": float(v[i]) for tag, v in values.items()}
+            for i in range(len(self._seeds)):
+                found |= {self._prefix(i) + tag: float(v[i]) for tag, v in values.items()}
         self._log(step, found)
 
-    def of_seed(self, i: int, step: int, values: Mapping[str, float]) -> None:
+    def of_seed(self, i: int, step: int, values: Mapping[str, Any]) -> None:
         """Record tag -> value of the i-th seed at an env step."""
-        prefix = f"seed={self._seeds[i]}/" if len(self._seeds) > 1 else ""
-        self._log(step, {prefix + tag: value for tag, value in values.items()})
+        self._log(step, {self._prefix(i) + tag: value for tag, value in values.items()})
 
     def of_mean(self, step: int, values: Mapping[str, float]) -> None:
         """Record tag -> mean over seeds at an env step; nothing if there is only one."""
@@ -88,9 +87,8 @@ class Wandb:
 
     def histograms(self, step: int, values: Mapping[str, np.ndarray]) -> None:
         """Record tag -> values of each seed [S, n] at an env step."""
-        for i, seed in enumerate(self._seeds):
-            found = {f"seed={seed}/{tag}": self._wandb.Histogram(v[i]) for tag, v in values.items()}
-            self._log(step, found)
+        for i in range(len(self._seeds)):
+            self.of_seed(i, step, {tag: self._wandb.Histogram(v[i]) for tag, v in values.items()})
 
     def film(self, i: int, step: int, tag: str, gif: bytes, size: tuple[int, int]) -> None:
         """Record a film of the i-th seed at an env step."""
@@ -99,7 +97,7 @@ class Wandb:
 
         def log_film() -> None:
             path.write_bytes(gif)
-            self._run.log({f"seed={self._seeds[i]}/{tag}": self._wandb.Video(str(path)), STEP: step})
+            self._run.log({self._prefix(i) + tag: self._wandb.Video(str(path)), STEP: step})
 
         self._try(log_film)
 
@@ -110,6 +108,10 @@ class Wandb:
         """End the W&B run; one that is to be resumed (None) ends like one that succeeded."""
         self._try(lambda: self._run.finish(exit_code=1 if succeeded is False else 0))
         self._run = _Nothing()
+
+    def _prefix(self, i: int) -> str:
+        """What the tags of the i-th seed begin with."""
+        return f"seed={self._seeds[i]}/" if len(self._seeds) > 1 else ""
 
     def _log(self, step: int, values: Mapping[str, Any]) -> None:
         self._try(lambda: self._run.log({**values, STEP: step}))
