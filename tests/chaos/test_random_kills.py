@@ -25,11 +25,14 @@ LIMIT = 300.0  # seconds that a process may take
 
 
 def config(draw: random.Random) -> list[str]:
-    """Random parts and counts of a run of one to two seconds."""
+    """Random parts and counts of a run of about a second, whose buffer wraps around."""
     one = draw.choice
     n = one([1, 1, 2])
     overrides = [
         *SMALL,
+        "train.learning_starts=100",
+        "buffer.capacity=300",
+        "env.max_episode_steps=120",
         f"agent={one(options('agent'))}",
         f"buffer={one(options('buffer'))}",
         f"net={one(options('net'))}",
@@ -42,12 +45,12 @@ def config(draw: random.Random) -> list[str]:
         f"train.every={one([1, 2, 5, 8])}",
         f"train.updates={one([1, 2])}",
         f"train.on_divergence={one(['stop', 'drop'])}",
-        f"checkpoint.every={one([200, 350, 'null'])}",
+        f"checkpoint.every={one([90, 150, 'null'])}",
         f"checkpoint.keep={one([1, 2])}",
-        f"log.every={one([100, 170])}",
-        f"eval.every={one([250, 600])}",
-        f"total_steps={one([1200, 1600])}",
-        f"agent.target={one(['{tau:0.01}', '{tau:1,every:100}', '{tau:1,episodes:3}'])}",
+        f"log.every={one([40, 70])}",
+        f"eval.every={one([110, 250])}",
+        f"total_steps={one([480, 640])}",
+        f"agent.target={one(['{tau:0.01}', '{tau:1,every:40}', '{tau:1,episodes:3}'])}",
         "net.hidden=[16]",
     ]
     backend = one(["native", "gymnasium", "async"])
@@ -105,7 +108,7 @@ def case(number: int, path: Path) -> str:
         if draw.random() < 0.5:
             time.sleep(draw.random() * usual)
         else:
-            until = draw.randrange(1600)
+            until = draw.randrange(640)
             while process.is_alive() and logged(path / "cut") < until:
                 time.sleep(0.005)
             time.sleep(draw.random() * 0.1)
