@@ -106,7 +106,7 @@ def case(number: int, path: Path) -> str:
             how = [*overrides, *how]
         process = start(path, *how)
         if draw.random() < 0.5:
-            time.sleep(draw.random() * usual)
+            process.join(draw.random() * usual)
         else:
             until = draw.randrange(640)
             while process.is_alive() and logged(path / "cut") < until:
