@@ -21,6 +21,7 @@ COMMANDS = {
     ),
     "report": ("dqn_exp.cli.report", "compare runs and sweeps: curves, tables, what may be concluded"),
     "compare": ("dqn_exp.cli.compare", "show how two runs differ, and where they first do"),
+    "sweep": ("dqn_exp.cli.sweep", "show the jobs of a sweep, and run failed ones again"),
     "bench": ("dqn_exp.cli.bench", "measure speed, beside other libraries and a lower bound"),
 }
 

@@ -53,7 +53,7 @@ def test_one_failing_and_some_refused_jobs_leave_the_others_alone_and_are_named_
     low, high = best["objective_ci95"]
     assert found[0] == "lr IQM 95 % CI state"
     assert found[1] == f"2 0.003 {best['objective']:.1f} [{low:.1f}, {high:.1f}] finished"
-    assert found[2].startswith("0 1e+29 failed: FloatingPointError('env step ")
+    assert found[2].startswith("0 1e+29 failed FloatingPointError('env step ")
     reason = "buffer.capacity=999999999999: needs "
     assert found[3].startswith(f"1 refused lr=1e+29,capacity=999999999999: {reason}")
     assert found[4].startswith(f"3 refused lr=0.003,capacity=999999999999: {reason}")

@@ -12,7 +12,8 @@ from dqn_exp import files
 from dqn_exp.config.problems import ConfigError, Problem
 from dqn_exp.config.typed import LARGEST
 
-MOST_BYTES = {".hydra/config.yaml": 1 << 18, "summary.json": 1 << 26}  # far more than they have
+CONFIG = ".hydra/config.yaml"
+MOST_BYTES = {CONFIG: 1 << 18, "summary.json": 1 << 26}  # far more than they have
 # An entry of one of these names makes a folder that of a run.
 ENTRIES = ("summary.json", "metrics.csv", "episodes.csv", "checkpoints", ".hydra")
 DEEPEST = 5  # levels of folders above a run: multirun/<date>/<time>/<job>, in a folder of one's own

@@ -4,7 +4,7 @@ Only this package, cli/ and sweeps/ know Hydra and OmegaConf.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -213,25 +213,31 @@ def _continued(node: dict[str, Any], given: Sequence[Override]) -> dict[str, Any
     typed_keys = {override.key_or_group for override in given}
     if "experiment" in typed_keys:
         problems.append(Problem("experiment", "leave it out: a run continues with its own config"))
-    # What a run folder says is not executed: imports must be asked for in this call.
-    plugins = config.get("plugins")
-    foreign = (
-        [p for p in plugins if not str(p).startswith("dqn_exp.")] if isinstance(plugins, list) else []
-    )
-    if foreign and "plugins" not in typed_keys:
-        repeat = f"repeat plugins=[{','.join(map(str, plugins))}] if you trust them"
-        problems.append(Problem("resume", f"the run needs plug-ins, which run code; {repeat}", path))
-    env = config.get("env")
-    env_id = str(env.get("id")) if isinstance(env, dict) else ""
-    if ":" in env_id and "env.id" not in typed_keys:
-        repeat = f"repeat env.id={env_id} if you trust it"
-        problems.append(Problem("resume", f"the run's env imports a module; {repeat}", path))
+    problems += foreign_code(config, path, typed_keys)
     if problems:
         raise ConfigError(problems)
     for key in typed_keys:
         if not key.startswith("hydra"):
             _copy(key.split("."), node, config)
     return config | {"resume": path}
+
+
+def foreign_code(config: dict[str, Any], run: Any, typed_keys: Set[str] = frozenset()) -> list[Problem]:
+    """Modules outside this package that a saved config would import, unless they are typed again.
+
+    What a run folder says is not executed: imports must be asked for in each call.
+    """
+    problems, plugins = list[Problem](), config.get("plugins")
+    names = list(map(str, plugins)) if isinstance(plugins, list) else []
+    if "plugins" not in typed_keys and not all(name.startswith("dqn_exp.") for name in names):
+        repeat = f"repeat plugins=[{','.join(names)}] if you trust them"
+        problems.append(Problem("resume", f"the run needs plug-ins, which run code; {repeat}", run))
+    env = config.get("env")
+    env_id = str(env.get("id")) if isinstance(env, dict) else ""
+    if "env.id" not in typed_keys and ":" in env_id:
+        repeat = f"repeat env.id={env_id} if you trust it"
+        problems.append(Problem("resume", f"the run's env imports a module; {repeat}", run))
+    return problems
 
 
 def _copy(keys: list[str], source: dict[str, Any], target: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -60,6 +61,21 @@ def locked(folder: Path) -> Iterator[None]:
         finally:
             if is_new and not os.fstat(file.fileno()).st_size:  # no run has begun
                 path.unlink()
+
+
+def is_held(folder: Path) -> bool:
+    """Whether the process that has last begun a run in a folder lives, as far as can be seen from here.
+
+    It takes no lock, so that it is in nobody's way. Of a process on another machine, files that have
+    changed lately are the sign.
+    """
+    try:
+        owner = json.loads(files.read(folder / ".lock", MAX_BYTES).strip(b"\0"))
+        if owner["host"] == socket.gethostname():
+            return psutil.Process(int(owner["process"])).create_time() == owner["started"]
+        return time.time() - max(p.lstat().st_mtime for p in folder.iterdir()) < STALE
+    except (OSError, OddFileError, ValueError, TypeError, KeyError, OverflowError, psutil.Error):
+        return False
 
 
 def write_owner(folder: Path) -> None:

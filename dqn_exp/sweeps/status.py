@@ -1,21 +1,38 @@
-"""How the jobs of a sweep ended: a sorted table, and the exit code that follows."""
+"""The jobs of a sweep: how far each has come, how it ended, and the exit code that follows."""
 
+import csv
 import math
 import os
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dqn_exp import files
-from dqn_exp.analysis.folders import content, number
+from dqn_exp.analysis.folders import CONFIG, content, number
 from dqn_exp.config.problems import shown
 from dqn_exp.config.typed import flatten
+from dqn_exp.run.lock import is_held
 
-HEAD = ("job", "IQM", "95 % CI", "state")
 STAYS_OUT = ("resume", "hydra")
-STATES = ("finished", "interrupted", "failed", "refused")
+STATES = ("finished", "interrupted", "failed", "refused", "running")
 MOST_SHOWN = 60  # characters of a value
+TAIL = 1 << 16  # bytes at the end of a file that are looked at
+TRACEBACK = "Traceback (most recent call last):"
+MOST_LINES = 12  # of a traceback
+RETURN, SPEED = "eval/return_mean", "time/steps_per_second"
+
+
+class Progress(NamedTuple):
+    """How far a job has come, by the end of its metrics.csv."""
+
+    step: int = 0  # env steps of each seed at the last log point
+    last_return: float | None = None  # of the last evaluation, the mean over seeds
+    speed: float | None = None  # env steps per second of all seeds together
+
+
+BEGINNING = Progress()
 
 
 @dataclass(frozen=True)
@@ -25,6 +42,7 @@ class Job:
     folder: Path
     config: dict[str, Any]  # by dotted keys; empty if the job was refused
     summary: dict[str, Any]
+    progress: Progress = BEGINNING
 
     @property
     def number(self) -> int:
@@ -33,9 +51,17 @@ class Job:
 
     @property
     def state(self) -> str:
-        """finished, interrupted, failed, refused, or lost: it ended without saying how."""
+        """finished, interrupted, failed, refused, running, or lost: it ended without saying how."""
         status = self.summary.get("status")
-        return status if status in STATES else "lost"
+        if status not in STATES or (status == "running" and not is_held(self.folder)):
+            return "lost"
+        return str(status)
+
+    @property
+    def error(self) -> str:
+        """What went wrong, on one line."""
+        error = self.summary.get("error")
+        return shown(error.partition("\n")[0]) if isinstance(error, str) else ""
 
     @property
     def objective(self) -> float | None:
@@ -50,13 +76,27 @@ class Job:
         found = [end for end in numbers if end is not None]
         return found if len(numbers) == len(found) == 2 else None
 
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds of training until the last env step; a stop rule may end it earlier."""
+        total, seeds = number(self.config.get("total_steps")), number(self.config.get("seeds"))
+        if not total or not seeds or not self.progress.speed:
+            return None
+        return max(0.0, total - self.progress.step) * seeds / self.progress.speed
+
+    def traceback(self) -> list[str]:
+        """The end of the last traceback in its log."""
+        lines = [shown(line) for line in _tail(self.folder / "train.log")]
+        begins = [i for i, line in enumerate(lines) if TRACEBACK in line]
+        return lines[begins[-1] :][-MOST_LINES:] if begins else []
+
 
 def jobs(sweep: Path) -> list[Job]:
     """The jobs whose folders are in a sweep's folder, best first."""
     if not os.path.isdir(sweep):  # unlike Path.is_dir, False for a name that cannot be
         return []
     found = [
-        Job(folder, flatten(content(folder, ".hydra/config.yaml")), content(folder, "summary.json"))
+        Job(folder, _settings(folder), content(folder, "summary.json"), _progress(folder))
         for folder in sweep.iterdir()
         if re.match(r"[0-9]{1,9}(_|$)", folder.name) and files.is_folder(folder)
     ]
@@ -64,24 +104,45 @@ def jobs(sweep: Path) -> list[Job]:
     return sorted(found, key=lambda j: (-(worst if j.objective is None else j.objective), j.number))
 
 
-def table(found: list[Job]) -> list[str]:
-    """A line for each job, with the keys that differ between jobs, and what went wrong."""
-    keys = _differing([job.config for job in found if job.config])
+def rows(found: list[Job]) -> list[list[str]]:
+    """A head, and a row for each job: keys that differ between jobs, result, state, what went wrong.
+
+    While jobs are running, also how far each has come.
+    """
+    keys = differing(found)
     names = {key: _short(key, keys) for key in keys}
-    rows = [["", *names.values(), *HEAD[1:]]]
+    live = any(job.state == "running" for job in found)
+    progress = ["step", "last return", "steps/s", "left"] if live else []
+    made = [["", *names.values(), "IQM", "95 % CI", *progress, "state", ""]]
     for job in found:
         iqm = "" if job.objective is None else f"{job.objective:.1f}"
         ci = "[{:.1f}, {:.1f}]".format(*job.interval) if job.interval else ""
         values = [shown(job.config.get(key, ""), MOST_SHOWN) for key in keys]
-        rows.append([str(job.number), *values, iqm, ci, job.state])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-    for i, job in enumerate(found, 1):
-        if not job.config:  # refused: its folder's name is all there is to know it by
-            lines[i] += f"  {shown(job.folder.name.partition('_')[2])}"
-        if isinstance(error := job.summary.get("error"), str):
-            lines[i] += ": " + shown(error.partition("\n")[0])
-    return lines
+        # A refused job has no config: its folder's name is all there is to know it by.
+        about = [job.error] if job.config else [shown(job.folder.name.partition("_")[2]), job.error]
+        cells = [str(job.number), *values, iqm, ci, *(_cells(job) if live else []), job.state]
+        made.append([*cells, ": ".join(filter(None, about))])
+    return made
+
+
+def table(found: list[Job]) -> list[str]:
+    """The rows as lines of text."""
+    *columns, _ = zip(*(made := rows(found)), strict=True)
+    widths = [max(map(len, column)) for column in columns]
+    return [
+        "  ".join([*(c.ljust(w) for c, w in zip(row[:-1], widths, strict=True)), row[-1]]).rstrip()
+        for row in made
+    ]
+
+
+def summary_line(found: list[Job]) -> str:
+    """How many jobs are in which state, and the best one."""
+    counts = [(sum(job.state == s for job in found), s) for s in (*STATES, "lost")]
+    line = f"{len(found)} jobs: {', '.join(f'{n} {state}' for n, state in counts if n)}"
+    best = found[0]
+    return (
+        line if best.objective is None else f"{line}; best IQM {best.objective:.1f} (job {best.number})"
+    )
 
 
 def exit_code(found: list[Job]) -> int:
@@ -91,8 +152,75 @@ def exit_code(found: list[Job]) -> int:
     return next((code for state, code in codes if state in states), 0)
 
 
-def _differing(configs: list[dict[str, Any]]) -> list[str]:
-    """Keys whose values differ between configs; keys that only some parts have are left out."""
+def _settings(folder: Path) -> dict[str, Any]:
+    """The config of a job, by dotted keys."""
+    try:
+        changed = (folder / CONFIG).lstat().st_mtime_ns
+    except OSError:
+        return {}
+    return _read_settings(folder, changed)
+
+
+@lru_cache(maxsize=10_000)
+def _read_settings(folder: Path, changed: int) -> dict[str, Any]:
+    """The same, read once as long as the file does not change: YAML is slow to read."""
+    del changed
+    return flatten(content(folder, CONFIG))
+
+
+def _progress(folder: Path) -> Progress:
+    """How far a job has come."""
+    step, last, speed = 0, dict[str, float](), None
+    evaluated = -1
+    for row in csv.reader(_tail(folder / "metrics.csv")):
+        try:
+            seed, at, tag, value = row[0], int(row[1]), row[2], number(float(row[3]))
+        except (IndexError, ValueError):  # the first line may be cut
+            continue
+        step = max(step, at)
+        if tag == RETURN and value is not None and at >= evaluated:
+            last, evaluated = {**(last if at == evaluated else {}), seed: value}, at
+        if tag == SPEED:
+            speed = value
+    mean = sum(last.values()) / len(last) if last else None
+    return Progress(step, mean, speed)
+
+
+def _tail(path: Path) -> list[str]:
+    """The whole lines at the end of a file; none if it is absent, or no regular file."""
+    try:
+        with open(path, "rb", opener=files.opener) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
+            text = file.read(TAIL).decode(errors="replace")
+    except (OSError, files.OddFileError):
+        return []
+    return text[: text.rfind("\n") + 1].splitlines()
+
+
+def _cells(job: Job) -> list[str]:
+    """How far a running job has come."""
+    if job.state != "running":
+        return [""] * 4
+    step, last, speed = job.progress
+    left = job.seconds_left
+    return [
+        f"{step:,}",
+        "" if last is None else f"{last:.1f}",
+        "" if speed is None else f"{speed:,.0f}",
+        "" if left is None else _duration(left),
+    ]
+
+
+def _duration(seconds: float) -> str:
+    """70 -> 1:10, 3700 -> 1:01:40."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def differing(found: list[Job]) -> list[str]:
+    """Keys whose values differ between jobs; keys that only some parts have are left out."""
+    configs = [job.config for job in found if job.config]
     keys = dict.fromkeys(key for config in configs for key in config)
     differ = [k for k in keys if len({shown(config.get(k, "")) for config in configs}) > 1]
     differ = [k for k in differ if k not in STAYS_OUT]
