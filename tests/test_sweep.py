@@ -57,7 +57,11 @@ def test_one_failing_and_some_refused_jobs_leave_the_others_alone_and_are_named_
     reason = "buffer.capacity=999999999999: needs "
     assert found[3].startswith(f"1 refused lr=1e+29,capacity=999999999999: {reason}")
     assert found[4].startswith(f"3 refused lr=0.003,capacity=999999999999: {reason}")
-    assert lines[at + 6 :] == ["  tensorboard --logdir here", "  dqn-exp report here"]
+    assert lines[at + 6 :] == [
+        "  tensorboard --logdir here",
+        "  dqn-exp report here",
+        "  dqn-exp sweep here --failed",
+    ]
     assert len([line for line in done.stderr.splitlines() if line.startswith(reason)]) == 2
 
 

@@ -79,7 +79,7 @@ def test_a_job_of_another_machine_lives_as_long_as_its_files_change(
     path = job(tmp_path, 0, "running")
     (path / ".lock").write_text('{"process": 1, "host": "elsewhere", "started": 5.0}')
     for each in path.iterdir():
-        os.utime(each, (time.time() - age,) * 2)
+        os.utime(each, (time.time() - age, time.time() - age))
     assert status.jobs(tmp_path)[0].state == state
 
 

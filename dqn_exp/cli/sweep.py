@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 DESCRIPTION = """
 Show the jobs of a sweep: a live table on a terminal while jobs are running, one line elsewhere.
 """
-FAILED = ("failed", "lost")
 LOOKS = 2.0  # seconds between them
 STYLES = {"running": "cyan", "finished": "green", "interrupted": "yellow"}  # others are red
 
@@ -42,7 +41,7 @@ def main() -> None:
     found = status.jobs(arguments.folder)
     if not found:
         raise ConfigError([Problem("sweep", "contains no jobs of a sweep", arguments.folder)])
-    failed = [job for job in found if job.state in FAILED]
+    failed = [job for job in found if job.state in status.FAILED]
     if arguments.rerun:
         from dqn_exp.sweeps.rerun import rerun  # not above: --help needs neither Hydra nor torch
 

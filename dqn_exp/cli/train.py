@@ -195,6 +195,8 @@ def _end(hydra: HydraConf, code: int) -> int:
     print("\n".join(status.table(found)))
     print(f"  tensorboard --logdir {shlex.quote(str(shown))}")
     print(f"  dqn-exp report {shlex.quote(str(shown))}")
+    if any(job.state in status.FAILED for job in found):
+        print(f"  dqn-exp sweep {shlex.quote(str(shown))} --failed")
     ended = status.exit_code(found)
     # A call that was refused as a whole says so, whatever earlier ones have left, unless a job is lost.
     return code if code == 2 and ended != 1 else ended or code

@@ -17,6 +17,7 @@ from dqn_exp.run.lock import is_held
 
 STAYS_OUT = ("resume", "hydra")
 STATES = ("finished", "interrupted", "failed", "refused", "running")
+FAILED = ("failed", "lost")
 MOST_SHOWN = 60  # characters of a value
 TAIL = 1 << 16  # bytes at the end of a file that are looked at
 TRACEBACK = "Traceback (most recent call last):"
