@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -89,10 +91,12 @@ def _picture(
     svg, png = io.StringIO(), io.BytesIO()
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a letter of a name that the font does not have
-        figure = Figure(figsize=size, layout="constrained")
+        figure = Figure(figsize=size, dpi=200, facecolor="white", layout="constrained")
         draw(figure)
-        figure.savefig(svg, format="svg", metadata={"Date": None}, facecolor="white")
-        figure.savefig(png, format="png", dpi=200, facecolor="white")
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # once is enough for both files, and takes the longest
+        FigureCanvasAgg(figure).print_png(png)
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
     text = re.sub("<[^>]*>", lambda tag: _rounded(tag[0]), svg.getvalue())
     return Picture(name, caption, text, png.getvalue())
 
