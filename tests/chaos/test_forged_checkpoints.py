@@ -79,7 +79,7 @@ def check(run: Path, what: str) -> None:
 
 
 every = pytest.mark.parametrize(
-    "every", [pytest.param(500, id="some"), pytest.param(1, marks=pytest.mark.slow, id="all")]
+    "every", [pytest.param(1000, id="some"), pytest.param(1, marks=pytest.mark.slow, id="all")]
 )
 
 
