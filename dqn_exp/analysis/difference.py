@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from dqn_exp.analysis.conclusions import sentence
-from dqn_exp.analysis.groups import differing
+from dqn_exp.analysis.groups import matters
+from dqn_exp.analysis.keys import differing
 from dqn_exp.analysis.results import compare
 from dqn_exp.analysis.runs import EPISODES, METRICS, Run, rows
 from dqn_exp.analysis.tables import as_text
@@ -35,7 +36,7 @@ def difference(a: Run, b: Run) -> Iterator[str]:
     else:
         yield "the settings are the same"
     yield ""
-    same = a.settings and b.settings and not differing([a.settings, b.settings])
+    same = a.settings and b.settings and not differing([a.settings, b.settings], matters)
     if same and set(a.seeds) & set(b.seeds):
         yield "the same settings and seeds should give the same numbers:"
         yield from _divergence(a, b)

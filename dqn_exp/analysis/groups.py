@@ -1,11 +1,11 @@
 """Runs in groups of equal settings, whose seeds are pooled; named by what differs between them."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from dqn_exp.analysis.keys import ABSENT, PARTS, differing, is_implied, short, text
 from dqn_exp.analysis.runs import Run, Series
 from dqn_exp.config.problems import ConfigError, Problem, shown
 
@@ -14,9 +14,7 @@ IRRELEVANT = (
     "seed", "seeds", "resume", "device", "threads", "compile", "plugins", "log.", "checkpoint.",
     "env.timeout", "env.vectorization", "eval.every", "eval.solved",
 )  # fmt: skip
-PARTS = ("agent.name", "buffer.name", "net.name")  # first in a name; they alone name the only group
 MOST_KEYS = 4  # in a name, if fewer tell the groups apart
-ABSENT = object()
 
 
 @dataclass
@@ -73,7 +71,7 @@ def group(runs: list[Run]) -> list[Group]:
     groups: dict[tuple, Group] = {}
     for run in known:
         relevant = {key: value for key, value in run.settings.items() if matters(key)}
-        key = tuple((name, _text(relevant[name])) for name in sorted(relevant))
+        key = tuple((name, text(relevant[name])) for name in sorted(relevant))
         groups.setdefault(key, Group(relevant)).runs.append(run)
     found = list(groups.values())
     _name(found)
@@ -82,25 +80,18 @@ def group(runs: list[Run]) -> list[Group]:
     return found
 
 
-def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Keys that matter and whose values differ between configs, the parts' names first."""
-    keys = dict.fromkeys(key for each in configs for key in each if matters(key))
-    differ = [k for k in keys if len({_text(each.get(k, ABSENT)) for each in configs}) > 1]
-    return sorted(differ, key=lambda key: (*(key != part for part in PARTS), not key.endswith(".name")))
-
-
 def _name(groups: list[Group]) -> None:
     """Name each group by what tells it apart from the others, as short as people write it."""
     configs = [each.settings for each in groups]
-    keys = [key for key in differing(configs) if not _implied(key, configs)] or list(PARTS)
+    keys = [k for k in differing(configs, matters) if not is_implied(k, configs)] or list(PARTS)
     if len(keys) > MOST_KEYS:
         keys = _needed(keys, configs)
-    short = {key: _short(key, keys) for key in keys}
+    names = {key: short(key, keys) for key in keys}
     taken: set[str] = set()
     for each in groups:
         values = [(key, each.settings[key]) for key in keys if key in each.settings]
         words = [
-            shown(value, 60) if key.endswith(".name") else f"{short[key]}={shown(value, 60)}"
+            shown(value, 60) if key.endswith(".name") else f"{names[key]}={shown(value, 60)}"
             for key, value in values
         ]
         name = " ".join(words).strip("_ ") or "run"
@@ -110,30 +101,14 @@ def _name(groups: list[Group]) -> None:
         each.name = name
 
 
-def _implied(key: str, configs: list[dict[str, Any]]) -> bool:
-    """Whether a key of a part follows from the part's name."""
-    part = f"{key.partition('.')[0]}.name"
-    values = defaultdict(set)
-    for each in configs:
-        values[_text(each.get(part, ABSENT))].add(_text(each.get(key, ABSENT)))
-    return key != part and len(values) > 1 and all(len(found) == 1 for found in values.values())
-
-
 def _needed(keys: list[str], configs: list[dict[str, Any]]) -> list[str]:
     """The first of the keys that together tell all configs apart."""
     needed, told = list[str](), 1
     for key in keys:
-        now = len({tuple(_text(each.get(k, ABSENT)) for k in [*needed, key]) for each in configs})
+        now = len({tuple(text(each.get(k, ABSENT)) for k in [*needed, key]) for each in configs})
         if now > told:
             needed, told = [*needed, key], now
     return needed
-
-
-def _short(key: str, keys: list[str]) -> str:
-    """The last word of a key; the whole key where that is ambiguous."""
-    word = key.rpartition(".")[2]
-    unique = [k.rpartition(".")[2] for k in keys].count(word) == 1
-    return shown(word if unique else key, 60)
 
 
 def _notes(each: Group) -> list[str]:
@@ -163,8 +138,3 @@ def _notes(each: Group) -> list[str]:
         count = sum(len(run.summary["dropped"]) for run in dropped)
         notes.append(f"{each.name}: {count} seeds diverged and count with their last parameters.")
     return notes
-
-
-def _text(value: Any) -> str:
-    """A value as text that is equal for equal values, whatever a folder's config holds."""
-    return shown(value, 1 << 20)

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from dqn_exp.analysis.figures import COLOURS, INK, Picture
-from dqn_exp.analysis.groups import Group, differing
+from dqn_exp.analysis.groups import Group
+from dqn_exp.analysis.keys import differing
 from dqn_exp.analysis.results import Comparison
 from dqn_exp.analysis.runs import Run
 from dqn_exp.config.problems import shown

@@ -45,7 +45,7 @@ def main() -> None:
     if arguments.rerun:
         from dqn_exp.sweeps.rerun import rerun  # not above: --help needs neither Hydra nor torch
 
-        rerun(failed, status.differing(found))
+        rerun(failed, status.varied(found))
         found = status.jobs(arguments.folder)
         print("\n".join(["", *status.table(found)]))
     elif arguments.failed:

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 from dqn_exp import files
 from dqn_exp.analysis.folders import CONFIG, content, number
+from dqn_exp.analysis.keys import differing, is_implied, short
 from dqn_exp.config.problems import shown
 from dqn_exp.config.typed import flatten
 from dqn_exp.run.lock import is_held
 
-STAYS_OUT = ("resume", "hydra")
+STAYS_OUT = ("resume",)
 STATES = ("finished", "interrupted", "failed", "refused", "running")
 FAILED = ("failed", "lost")
 MOST_SHOWN = 60  # characters of a value
@@ -110,8 +111,8 @@ def rows(found: list[Job]) -> list[list[str]]:
 
     While jobs are running, also how far each has come.
     """
-    keys = differing(found)
-    names = {key: _short(key, keys) for key in keys}
+    keys = varied(found)
+    names = {key: short(key, keys) for key in keys}
     live = any(job.state == "running" for job in found)
     progress = ["step", "last return", "steps/s", "left"] if live else []
     made = [["", *names.values(), "IQM", "95 % CI", *progress, "state", ""]]
@@ -124,6 +125,13 @@ def rows(found: list[Job]) -> list[list[str]]:
         cells = [str(job.number), *values, iqm, ci, *(_cells(job) if live else []), job.state]
         made.append([*cells, ": ".join(filter(None, about))])
     return made
+
+
+def varied(found: list[Job]) -> list[str]:
+    """Keys whose values differ between jobs, without those that follow from a part's name."""
+    configs = [job.config for job in found if job.config]
+    keys = differing(configs, lambda key: key not in STAYS_OUT)
+    return [key for key in keys if not is_implied(key, configs)]
 
 
 def table(found: list[Job]) -> list[str]:
@@ -217,19 +225,3 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def differing(found: list[Job]) -> list[str]:
-    """Keys whose values differ between jobs; keys that only some parts have are left out."""
-    configs = [job.config for job in found if job.config]
-    keys = dict.fromkeys(key for config in configs for key in config)
-    differ = [k for k in keys if len({shown(config.get(k, "")) for config in configs}) > 1]
-    differ = [k for k in differ if k not in STAYS_OUT]
-    return [k for k in differ if k.endswith(".name") or all(k in config for config in configs)]
-
-
-def _short(key: str, keys: list[str]) -> str:
-    """The last word of a key, or of `agent.name` the group; the whole key where that is ambiguous."""
-    word = key.removesuffix(".name").rpartition(".")[2]
-    same = [k for k in keys if k.removesuffix(".name").rpartition(".")[2] == word]
-    return word if len(same) == 1 else key
