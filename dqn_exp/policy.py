@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from dqn_exp import registry
+from dqn_exp.compiled import kernels
 from dqn_exp.config import typed
 from dqn_exp.config.problems import ConfigError, Problem
 from dqn_exp.config.schema import Config
@@ -146,7 +147,8 @@ def q_function(config: Config, found: trained.Trained, rows: slice = slice(None)
     if net.n_params != params.shape[1]:
         message = f"{params.shape[1]:,} parameters are saved, the network has {net.n_params:,}"
         raise ConfigError([Problem("run", message, found.checkpoint)])
-    return partial(agent.q_values, partial(net, net.views(params)))
+    weights = kernels.Views(net.views, params)
+    return lambda obs: agent.q_values(partial(net, weights()), obs)
 
 
 def _one_hot(numbers: np.ndarray, first: int, n: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -165,12 +166,17 @@ def test_no_env_is_needed(finished: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_compiled_run_evaluates_to_the_same_returns(tmp_path: Path) -> None:
+def test_a_compiled_run_evaluates_to_the_same_returns(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     run = tiny_run(tmp_path / "run", "env.backend=native", "compile=true", "seeds=2")
     run.run()
     found, config = trained.load(tmp_path / "run"), run.parts.config
-    returns = greedy_returns(found, config, slice(None), config.eval.final_episodes, "eval")
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        returns = greedy_returns(found, config, slice(None), config.eval.final_episodes, "eval")
     assert returns.mean(1).tolist() == found.scores.tolist()
+    assert [r.getMessage()[:11] for r in caplog.records] == ["compiling t", "compiled in"]
 
 
 def test_one_seed_is_evaluated_as_among_others(finished: Path) -> None:
