@@ -57,7 +57,7 @@ def _become_program(
     for stream, name in enumerate((out, err), 1):
         os.dup2(os.open(name, os.O_CREAT | os.O_WRONLY | os.O_APPEND), stream)
     os.environ.update(environment)
-    sys.path[1:1] = environment.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[1:1] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
     sys.dont_write_bytecode = "PYTHONDONTWRITEBYTECODE" in environment
     sys.argv = ["train.py", *arguments]
     main("train")

@@ -178,8 +178,7 @@ def test_every_command_is_a_valid_configuration(readme: str, folder: Path) -> No
             else [str(o.input_line)]
             for o in OverridesParser.create().parse_overrides(overrides)
         ]
-        jobs = list(itertools.product(*swept))
-        for job in {jobs[0], jobs[-1]}:
+        for job in itertools.product(*swept):
             dqn_exp.build(compose(*job, config_dir=config_dir)).close()
             checked += 1
     assert checked

@@ -59,7 +59,7 @@ def test_a_running_job_shows_how_far_it_is(tmp_path: Path) -> None:
     assert found.seconds_left == (1000 - 250) * 2 / 40
     assert [re.split(r"  +", line.strip()) for line in status.table([found])] == [
         ["IQM", "95 % CI", "step", "last return", "steps/s", "left", "state"],
-        ["3", "250", "8.5", "40", "0:38", "running"],
+        ["3", "250", "8.5", "40", "00:37", "running"],
     ]
 
 
@@ -88,6 +88,8 @@ def test_odd_files_of_a_job_neither_stop_nor_fool_the_command(tmp_path: Path) ->
     (path / ".lock").write_text(json.dumps({"process": math.inf, "host": socket.gethostname()}))
     os.mkfifo(path / "metrics.csv")
     (path / "train.log").symlink_to("/dev/zero")
+    for each in path.iterdir():
+        os.utime(each, (0, 0), follow_symlinks=False)
     (found,) = status.jobs(tmp_path)
     assert (found.state, found.progress, found.traceback()) == ("lost", (0, None, None), [])
 
@@ -189,6 +191,6 @@ def test_on_a_terminal_it_is_a_table_that_follows_the_jobs(tmp_path: Path) -> No
             seen += os.read(ours, 10_000)
         assert shown.wait() == 0
     os.close(ours)
-    assert "1 jobs: 1 finished; best IQM 9.5 (job 0)" in seen.decode()
+    assert "1 job: 1 finished; best IQM 9.5 (job 0)" in seen.decode()
     assert seen.endswith(b"\r\n")
     assert b"\x1b[?25h" in seen  # the cursor is back

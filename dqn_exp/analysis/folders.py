@@ -2,20 +2,21 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from dqn_exp import files
-from dqn_exp.config.problems import ConfigError, Problem
+from dqn_exp import files, manifest
+from dqn_exp.config.problems import ConfigError, Problem, shown
 from dqn_exp.config.typed import LARGEST
 
 CONFIG = ".hydra/config.yaml"
 MOST_BYTES = {CONFIG: 1 << 18, "summary.json": 1 << 26}  # far more than they have
 # An entry of one of these names makes a folder that of a run.
 ENTRIES = ("summary.json", "metrics.csv", "episodes.csv", "checkpoints", ".hydra")
+STATES = ("running", "finished", "interrupted", "failed", "refused")  # what a summary says
 DEEPEST = 5  # levels of folders above a run: multirun/<date>/<time>/<job>, in a folder of one's own
 
 
@@ -36,6 +37,20 @@ def content(folder: Path, name: str) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError, files.OddFileError, yaml.YAMLError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def config(folder: Path) -> dict[str, Any]:
+    """The config of a run: that of its newest checkpoint, or that for people; empty if it has none."""
+    try:
+        return manifest.newest(folder)["config"]
+    except (manifest.CheckpointError, OSError):  # none yet, or one of another version
+        return content(folder, CONFIG)
+
+
+def error_line(summary: Mapping[str, Any]) -> str:
+    """What went wrong, on one line, as a summary says."""
+    error = summary.get("error")
+    return shown(error.partition("\n")[0]) if isinstance(error, str) else ""
 
 
 def number(value: Any) -> float | None:

@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dqn_exp import files, manifest
-from dqn_exp.analysis.folders import content, number
+from dqn_exp import files
+from dqn_exp.analysis.folders import STATES, config, content, error_line, number
 from dqn_exp.config.problems import shown
 from dqn_exp.config.typed import LARGEST, flatten
 
-STATES = ("running", "finished", "interrupted", "failed", "refused")
 MOST_BYTES = 1 << 28  # of a CSV file
 EVALUATION = "eval/return_mean"
 METRICS = ("seed", "step", "tag", "value")
@@ -52,8 +51,7 @@ class Run:
     @property
     def error(self) -> str:
         """What went wrong, on one line."""
-        error = self.summary.get("error")
-        return shown(error.partition("\n")[0]) if isinstance(error, str) else ""
+        return error_line(self.summary)
 
     @property
     def final(self) -> dict[int, float]:
@@ -107,11 +105,7 @@ class Run:
 def read(folder: Path) -> Run:
     """The run in a folder."""
     try:
-        config = manifest.newest(folder)["config"]
-    except (manifest.CheckpointError, OSError):  # none yet, or one of another version
-        config = content(folder, ".hydra/config.yaml")
-    try:
-        settings = flatten(config)
+        settings = flatten(config(folder))
     except RecursionError:
         settings = {}
     return Run(folder, settings, content(folder, "summary.json"))

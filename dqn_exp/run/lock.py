@@ -70,11 +70,14 @@ def is_held(folder: Path) -> bool:
     changed lately are the sign.
     """
     try:
-        owner = json.loads(files.read(folder / ".lock", MAX_BYTES).strip(b"\0"))
-        if owner["host"] == socket.gethostname():
-            return psutil.Process(int(owner["process"])).create_time() == owner["started"]
-        return time.time() - max(p.lstat().st_mtime for p in folder.iterdir()) < STALE
-    except (OSError, OddFileError, ValueError, TypeError, KeyError, OverflowError, psutil.Error):
+        content = _content(folder / ".lock")
+        if not content:
+            return False
+        lives = _lives(content)
+        if lives is not None:
+            return lives
+        return time.time() - max(path.lstat().st_mtime for path in folder.iterdir()) < STALE
+    except (OSError, OddFileError):
         return False
 
 
@@ -125,19 +128,27 @@ def _take_over(path: Path) -> None:
 
 def _dead(path: Path, content: str) -> bool:
     """Whether the owner of a file has ended, or has not shown for long that it lives."""
-    try:
-        owner: Any = json.loads(content)
-        if owner["host"] == socket.gethostname():
-            return psutil.Process(int(owner["process"])).create_time() != owner["started"]
-    except psutil.NoSuchProcess:
-        return True
-    except (ValueError, TypeError, KeyError, psutil.Error):
-        pass
+    lives = _lives(content)
+    if lives is not None:
+        return not lives
     probe = path.with_name(f"{path.name}.{os.getpid()}.now")  # the time by the file server's clock
     probe.touch()
     age = probe.stat().st_mtime - path.stat().st_mtime
     probe.unlink()
     return age > STALE
+
+
+def _lives(content: str) -> bool | None:
+    """Whether the owner that a file names is a process of this machine; None: that cannot be seen."""
+    try:
+        owner: Any = json.loads(content.strip("\0"))
+        if owner["host"] == socket.gethostname():
+            return psutil.Process(int(owner["process"])).create_time() == owner["started"]
+    except psutil.NoSuchProcess:
+        return False
+    except (ValueError, TypeError, KeyError, OverflowError, psutil.Error):
+        pass
+    return None
 
 
 def _owner() -> dict[str, Any]:

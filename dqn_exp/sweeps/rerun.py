@@ -3,11 +3,11 @@
 import sys
 from collections.abc import Sequence
 
-from dqn_exp import build, manifest
-from dqn_exp.analysis.folders import CONFIG, content
+from dqn_exp import build
+from dqn_exp.analysis.folders import config
 from dqn_exp.config import typed
 from dqn_exp.config.compose import foreign_code
-from dqn_exp.config.problems import ConfigError, Problem, shown
+from dqn_exp.config.problems import ConfigError, shown
 from dqn_exp.config.schema import Config
 from dqn_exp.run.run import Run
 from dqn_exp.sweeps.status import Job
@@ -37,11 +37,7 @@ def _saved(job: Job) -> Config:
     Raises:
         ConfigError: it is invalid, or needs code that is not part of this package.
     """
-    try:
-        saved = manifest.checkpoints(job.folder / "checkpoints")
-        node = manifest.newest(job.folder)["config"] if saved else content(job.folder, CONFIG)
-    except manifest.CheckpointError as error:
-        raise ConfigError([Problem("resume", str(error), job.folder)]) from error
+    node = config(job.folder)
     if problems := foreign_code(node, job.folder):
         raise ConfigError(problems)
     return typed.read(Config, node | {"resume": "auto"})

@@ -5,19 +5,18 @@ import math
 import os
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dqn_exp import files
-from dqn_exp.analysis.folders import CONFIG, content, number
+from dqn_exp.analysis.folders import CONFIG, STATES, content, error_line, number
 from dqn_exp.analysis.keys import differing, is_implied, short
 from dqn_exp.config.problems import shown
 from dqn_exp.config.typed import flatten
 from dqn_exp.run.lock import is_held
 
 STAYS_OUT = ("resume",)
-STATES = ("finished", "interrupted", "failed", "refused", "running")
 FAILED = ("failed", "lost")
 MOST_SHOWN = 60  # characters of a value
 TAIL = 1 << 16  # bytes at the end of a file that are looked at
@@ -34,9 +33,6 @@ class Progress(NamedTuple):
     speed: float | None = None  # env steps per second of all seeds together
 
 
-BEGINNING = Progress()
-
-
 @dataclass(frozen=True)
 class Job:
     """A job of a sweep, as its folder describes it."""
@@ -44,14 +40,13 @@ class Job:
     folder: Path
     config: dict[str, Any]  # by dotted keys; empty if the job was refused
     summary: dict[str, Any]
-    progress: Progress = BEGINNING
 
     @property
     def number(self) -> int:
         """Its number in the sweep."""
         return int(self.folder.name.partition("_")[0])
 
-    @property
+    @cached_property
     def state(self) -> str:
         """finished, interrupted, failed, refused, running, or lost: it ended without saying how."""
         status = self.summary.get("status")
@@ -62,8 +57,7 @@ class Job:
     @property
     def error(self) -> str:
         """What went wrong, on one line."""
-        error = self.summary.get("error")
-        return shown(error.partition("\n")[0]) if isinstance(error, str) else ""
+        return error_line(self.summary)
 
     @property
     def objective(self) -> float | None:
@@ -77,6 +71,11 @@ class Job:
         numbers = [number(end) for end in ends] if isinstance(ends, list) else []
         found = [end for end in numbers if end is not None]
         return found if len(numbers) == len(found) == 2 else None
+
+    @cached_property
+    def progress(self) -> Progress:
+        """How far it has come."""
+        return _progress(self.folder)
 
     @property
     def seconds_left(self) -> float | None:
@@ -98,7 +97,7 @@ def jobs(sweep: Path) -> list[Job]:
     if not os.path.isdir(sweep):  # unlike Path.is_dir, False for a name that cannot be
         return []
     found = [
-        Job(folder, _settings(folder), content(folder, "summary.json"), _progress(folder))
+        Job(folder, _settings(folder), content(folder, "summary.json"))
         for folder in sweep.iterdir()
         if re.match(r"[0-9]{1,9}(_|$)", folder.name) and files.is_folder(folder)
     ]
@@ -147,7 +146,8 @@ def table(found: list[Job]) -> list[str]:
 def summary_line(found: list[Job]) -> str:
     """How many jobs are in which state, and the best one."""
     counts = [(sum(job.state == s for job in found), s) for s in (*STATES, "lost")]
-    line = f"{len(found)} jobs: {', '.join(f'{n} {state}' for n, state in counts if n)}"
+    jobs = "1 job" if len(found) == 1 else f"{len(found)} jobs"
+    line = f"{jobs}: {', '.join(f'{n} {state}' for n, state in counts if n)}"
     best = found[0]
     return (
         line if best.objective is None else f"{line}; best IQM {best.objective:.1f} (job {best.number})"
@@ -210,18 +210,13 @@ def _cells(job: Job) -> list[str]:
     """How far a running job has come."""
     if job.state != "running":
         return [""] * 4
+    from tqdm import tqdm  # not above: --help does not need it
+
     step, last, speed = job.progress
     left = job.seconds_left
     return [
         f"{step:,}",
         "" if last is None else f"{last:.1f}",
         "" if speed is None else f"{speed:,.0f}",
-        "" if left is None else _duration(left),
+        "" if left is None else tqdm.format_interval(left),
     ]
-
-
-def _duration(seconds: float) -> str:
-    """70 -> 1:10, 3700 -> 1:01:40."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -133,7 +133,7 @@ def many(examples: int) -> settings:
 
 
 @given(changed())
-@many(150)
+@many(300)
 def test_a_key_takes_a_random_value_or_says_what_it_must_be(case: tuple[Key, object]) -> None:
     read_or_refuse(case)
 
